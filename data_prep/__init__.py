@@ -1,0 +1,1 @@
+"""Scripts that turn raw files into a prepared set: a folder with manifest.csv and classes.json."""

@@ -1,0 +1,70 @@
+"""The toy set: ten UrbanSound8K-like classes, each heard and seen by a recipe of its own, made in seconds.
+
+python -m data_prep.toy --out sets/toy
+
+Everything varies: pitch, rate, level, onset, background noise and a second faint source of the sound; position, size,
+colour, stroke and background clutter of the picture. Two slices are cut from each recording, so `group` has a meaning.
+The same seed gives the same bytes.
+"""
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from data_prep.toy_pictures import draw_picture
+from data_prep.toy_sounds import RECIPES, make_sound
+from ptm_mini.command import run
+from ptm_mini.files import new_folder
+from ptm_mini.manifest import Row, assign_splits, write_set
+
+CLASSES = list(RECIPES)
+RECORDINGS, SLICES = 50, 2                                          # of each class, of each recording
+FORMATS = [(8000, "PCM_16", 1), (11025, "PCM_U8", 1), (16000, "PCM_16", 1), (22050, "PCM_16", 2), (44100, "PCM_24", 2),
+           (48000, "FLOAT", 1)]                                    # sample rate in Hz, depth, channels
+
+
+def make(out, recordings, split, seed):
+    """Write the set into the new folder `out`: WAV and PNG files, manifest.csv, classes.json.
+
+    recordings   of each class
+    split        "grouped" keeps the slices of a recording on one side, "random" does not
+    """
+    with new_folder(out) as folder:
+        rows = []
+        for name in ("audio", "image"):
+            (folder / name).mkdir()
+        for label, name in enumerate(CLASSES):
+            for recording in range(recordings):
+                for part in range(SLICES):
+                    group = f"{name}-{recording:03d}"
+                    row = Row(id=f"{group}-{part}", audio=f"audio/{group}-{part}.wav", image=f"image/{group}-{part}.png",
+                              label=name, split="", group=group)
+                    source = np.random.default_rng([seed, label, recording])
+                    generator = np.random.default_rng([seed, label, recording, 1 + part])
+                    rate, depth, channels = FORMATS[source.integers(len(FORMATS))]
+                    wave = make_sound(name, rate, source, generator)
+                    soundfile.write(folder / row.audio, np.repeat(wave[:, None], channels, axis=1), rate, subtype=depth)
+                    draw_picture(name, generator).save(folder / row.image)
+                    rows.append(row)
+        groups = [row.group if split == "grouped" else row.id for row in rows]
+        splits = assign_splits([row.label for row in rows], groups, seed)
+        write_set(folder, [replace(row, split=side) for row, side in zip(rows, splits)], CLASSES)
+    print(f"{out}: {splits.count('train')} training, {splits.count('val')} validation and {splits.count('test')} test samples")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("sets/toy"), help="new folder (default: %(default)s)")
+    parser.add_argument("--recordings", type=int, default=RECORDINGS,
+                        help=f"of each class, {SLICES} samples each (default: %(default)s)")
+    parser.add_argument("--split", choices=["grouped", "random"], default="grouped",
+                        help="keep the slices of a recording on one side, or not (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of everything (default: %(default)s)")
+    options = parser.parse_args()
+    make(options.out, options.recordings, options.split, options.seed)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,180 @@
+"""Every setting with its default, the four situations, and the errors a user can cause. Nothing here needs torch."""
+import dataclasses
+from dataclasses import dataclass
+from enum import IntEnum
+
+FRAME_LENGTH_MS, FRAME_SHIFT_MS = 25, 10          # Kaldi's analysis window and hop
+FUSION_KINDS = ("cross", "audio_to_image", "image_to_audio", "none")
+
+
+class InputError(ValueError):
+    """Something a user gave can't be used: one line that names it, its value, what was expected and the mend."""
+
+
+class NonFiniteLoss(RuntimeError):
+    """The training loss became infinite or not a number."""
+
+
+class Situation(IntEnum):
+    """What is wrong with a sample. Bit 0: its audio is damaged or missing; bit 1: its image is.
+
+    So a | b is the situation of a sample that suffers both, and a & b says what two have in common.
+    """
+    COMPLETE = 0
+    NOISY_AUDIO = 1       # the paper's "vision only"
+    NOISY_IMAGE = 2       # the paper's "audio only"
+    NOISY_BOTH = 3
+
+    @property
+    def label(self):
+        """The word used in files, tables and flags."""
+        return self.name.lower()
+
+
+@dataclass(frozen=True)
+class AudioConfig:
+    sample_rate: int = 16000      # Hz; every clip is resampled to it
+    seconds: float = 0.975        # clips are cut or zero-padded to this length: 96 frames
+    mels: int = 64                # M
+
+    @property
+    def frames(self):
+        """T, the spectrogram's length: only whole windows count, as in Kaldi (snip_edges)."""
+        window, hop = (self.sample_rate * ms // 1000 for ms in (FRAME_LENGTH_MS, FRAME_SHIFT_MS))
+        return 1 + (round(self.seconds * self.sample_rate) - window) // hop
+
+
+@dataclass(frozen=True)
+class ImageConfig:
+    size: int = 32                # H = W in pixels
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    width: int = 128              # D
+    heads: int = 4
+    depth: int = 4                # blocks per modality
+    fusion: str = "cross"         # one of FUSION_KINDS
+    fusion_depth: int = 1
+    joint_depth: int = 1
+    audio_patch: int = 16         # frames and mel bins
+    image_patch: int = 8          # pixels
+
+
+@dataclass(frozen=True)
+class PromptConfig:
+    length: int = 8               # P, tokens per modality and place
+    input_depth: int = 4          # encoder blocks with prompts of their own: 1 shallow, depth deep, 0 none
+    attention: bool = True        # prompts in the fusion blocks' keys and values
+    tune_head: bool = False       # each set trains its own copy of the head
+    initial_std: float = 0.02     # of the normal distribution that fresh prompts are drawn from
+
+
+@dataclass(frozen=True)
+class Strengths:
+    """How hard each kind of damage hits (DESIGN section 3); shares are of the clip's length or the picture's side."""
+    audio_gaussian: float = 2.2   # std, added to the normalised log-mel
+    audio_shift: float = 0.5      # rolled by up to this share of the frames, either way
+    audio_mask: float = 0.25      # up to this share of the frames set to 0
+    image_gaussian: float = 5.0   # std, added to the normalised picture, which is then clamped to +-3
+    image_blur: float = 0.23      # side of the box kernel, made odd
+    image_pixelate: float = 0.05  # side of the picture that is left
+
+
+@dataclass(frozen=True)
+class DamageConfig:
+    alone: Strengths = Strengths()      # in NOISY_AUDIO and NOISY_IMAGE, where a modality can also be missing
+    both: Strengths = Strengths()       # in NOISY_BOTH
+
+
+DAMAGES = {
+    "strong": DamageConfig(),           # equally hard everywhere, so that the situations can be compared
+    "paper": DamageConfig(both=Strengths(audio_gaussian=0.22, image_gaussian=0.5, image_blur=0.03,
+                                         image_pixelate=0.30)),
+}
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    epochs: int
+    learning_rate: float          # the peak of the one-cycle schedule
+    weight_decay: float = 0.0
+    batch_size: int = 64          # B
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    backbone: StageConfig = StageConfig(epochs=20, learning_rate=1e-3, weight_decay=0.05)
+    prompts: StageConfig = StageConfig(epochs=12, learning_rate=2e-2)       # each set alone
+    concat: StageConfig = StageConfig(epochs=6, learning_rate=1e-2)         # the four sets together
+    label_smoothing: float = 0.1
+    shift: float = 0.08           # augmentation: both modalities move by up to this share of T, H and W
+    fraction: float = 1.0         # share of the training split that prompts learn from (the paper: 0.3)
+    seed: int = 0                 # of weights, order, augmentation and damage
+
+
+@dataclass(frozen=True)
+class Config:
+    audio: AudioConfig = AudioConfig()
+    image: ImageConfig = ImageConfig()
+    model: ModelConfig = ModelConfig()
+    prompts: PromptConfig = PromptConfig()
+    damage: DamageConfig = DamageConfig()
+    train: TrainConfig = TrainConfig()
+
+    def __post_init__(self):
+        check(self)
+
+
+def check(config):
+    """Raise InputError for the first value that can't work, naming its key, the value and what was expected."""
+    audio, image, model, prompts, train = config.audio, config.image, config.model, config.prompts, config.train
+    rules = [
+        ("audio.sample_rate", audio.sample_rate, audio.sample_rate >= 1000, "1000 Hz or more"),
+        ("audio.mels", audio.mels, audio.mels > 0 and audio.mels % model.audio_patch == 0,
+         f"a multiple of model.audio_patch={model.audio_patch}"),
+        ("audio.seconds", audio.seconds, audio.frames > 0 and audio.frames % model.audio_patch == 0,
+         f"a number of frames that model.audio_patch={model.audio_patch} divides; this gives {audio.frames}, and n frames "
+         f"last {FRAME_SHIFT_MS / 1000} n + {(FRAME_LENGTH_MS - FRAME_SHIFT_MS) / 1000}"),
+        ("image.size", image.size, image.size > 0 and image.size % model.image_patch == 0,
+         f"a multiple of model.image_patch={model.image_patch}"),
+        ("model.width", model.width, model.width > 0 and model.width % 4 == 0 and model.width % model.heads == 0,
+         f"a multiple of 4 (2-D positions) and of model.heads={model.heads}"),
+        ("model.fusion", model.fusion, model.fusion in FUSION_KINDS, f"one of {', '.join(FUSION_KINDS)}"),
+        ("prompts.input_depth", prompts.input_depth, 0 <= prompts.input_depth <= model.depth,
+         f"0 to model.depth={model.depth}"),
+        ("train.fraction", train.fraction, 0 < train.fraction <= 1, "more than 0, at most 1"),
+        ("train.label_smoothing", train.label_smoothing, 0 <= train.label_smoothing < 1, "0 or more, below 1"),
+        ("train.shift", train.shift, 0 <= train.shift < 0.5, "0 or more, below 0.5"),
+    ]
+    for key in ("model.depth", "model.fusion_depth", "model.joint_depth", "prompts.length", "prompts.initial_std",
+                "train.seed", "train.prompts.epochs", "train.concat.epochs", "train.backbone.epochs",
+                "train.backbone.weight_decay", "train.prompts.weight_decay", "train.concat.weight_decay"):
+        rules.append((key, get(config, key), get(config, key) >= 0, "0 or more"))
+    for stage in ("backbone", "prompts", "concat"):
+        for name in ("learning_rate", "batch_size"):
+            key = f"train.{stage}.{name}"
+            rules.append((key, get(config, key), get(config, key) > 0, "more than 0"))
+    for where in ("alone", "both"):
+        for name, value in dataclasses.asdict(getattr(config.damage, where)).items():
+            share = "gaussian" not in name
+            rules.append((f"damage.{where}.{name}", value, 0 <= value <= (1 if share else float("inf")),
+                          "0 to 1" if share else "0 or more"))
+    for key, value, good, expected in rules:
+        if not good:
+            raise InputError(f"setting {key}={value}: expected {expected}")
+
+
+def get(config, key):
+    """The value of a dotted key such as train.prompts.epochs."""
+    for name in key.split("."):
+        config = getattr(config, name)
+    return config
+
+
+PRESETS = {
+    "tiny": Config(),
+    "base": Config(audio=AudioConfig(seconds=10.255, mels=128), image=ImageConfig(size=224),      # CAV-MAE's shape
+                   model=ModelConfig(width=768, heads=12, depth=11, image_patch=16),
+                   prompts=PromptConfig(length=16, input_depth=11)),
+}

@@ -1,0 +1,44 @@
+"""Writing so that nothing half-written stays and nothing is replaced quietly."""
+import os
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+
+from ptm_mini.config import InputError
+
+
+@contextmanager
+def new_folder(path):
+    """Yield a temporary folder beside `path` that becomes `path` when the block ends well, and is removed otherwise.
+
+    raises  InputError where `path` is there already or its parent can't be written
+    """
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    refuse_existing(path)
+    try:
+        unfinished.mkdir(parents=True)
+    except OSError as error:
+        raise InputError(f"{path}: can't be made ({error.strerror}); expected a place that can be written to") from error
+    try:
+        yield unfinished
+        refuse_existing(path)
+        unfinished.rename(path)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)          # gone already where all went well
+
+
+def refuse_existing(path):
+    if path.exists():
+        raise InputError(f"{path}: is there already; expected a new name: choose another or remove it")
+
+
+def write_file(path, data):
+    """Write bytes to a temporary name, then rename: a reader sees the old file or the new one, whole."""
+    unfinished = Path(f"{path}.{os.getpid()}.unfinished")
+    try:
+        unfinished.write_bytes(data)
+        unfinished.replace(path)
+    except OSError as error:
+        raise InputError(f"{path}: can't be written ({error.strerror})") from error
+    finally:
+        unfinished.unlink(missing_ok=True)

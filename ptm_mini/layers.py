@@ -1,0 +1,76 @@
+"""The transformer's parts: attention, MLP, pre-norm block. Tokens are [B, N, D]; nothing mixes two samples."""
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+LAYER_NORM_EPS = 1e-5
+MLP_RATIO = 4
+
+
+class Attention(nn.Module):
+    """Multi-head attention, softmax(q k^T / sqrt(D / heads)) v, of tokens to themselves or to a context."""
+
+    def __init__(self, width, heads):
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)       # rows: queries, keys, values; within each, head after head
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, tokens, context=None):
+        """
+        tokens   [B, N, D]  queries
+        context  [B, L, D]  keys and values; None: the tokens themselves
+        returns  [B, N, D]
+        """
+        B, N, D = tokens.shape
+        if context is None:
+            query, key, value = self.qkv(tokens).chunk(3, dim=-1)
+        else:
+            query = F.linear(tokens, self.qkv.weight[:D], self.qkv.bias[:D])
+            key, value = F.linear(context, self.qkv.weight[D:], self.qkv.bias[D:]).chunk(2, dim=-1)
+        query, key, value = (x.unflatten(-1, (self.heads, D // self.heads)).transpose(1, 2)
+                             for x in (query, key, value))                        # [B, heads, N or L, D / heads]
+        mixed = F.scaled_dot_product_attention(query, key, value)                 # [B, heads, N, D / heads]
+        return self.proj(mixed.transpose(1, 2).reshape(B, N, D))
+
+
+class Mlp(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.fc1 = nn.Linear(width, MLP_RATIO * width)
+        self.fc2 = nn.Linear(MLP_RATIO * width, width)
+
+    def forward(self, tokens):
+        return self.fc2(F.gelu(self.fc1(tokens)))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block: each of attention and MLP is added to the stream it reads. [B, N, D] -> same"""
+
+    def __init__(self, width, heads):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.attention = Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.mlp = Mlp(width)
+
+    def forward(self, tokens):
+        tokens = tokens + self.attention(self.norm1(tokens))
+        return tokens + self.mlp(self.norm2(tokens))
+
+
+def sincos_positions(rows, columns, width):
+    """Fixed 2-D positions: half of the width for the row, half for the column, each sines then cosines.
+
+    With q = width / 4 and w_i = 10000^(-i / q), a coordinate c becomes [sin(c w_0) .. sin(c w_q-1), cos(c w_0) ..].
+
+    returns  [rows * columns, width], row-major
+    """
+    frequencies = 10000.0 ** -(torch.arange(width // 4).double() / (width // 4))
+
+    def encode(coordinates):                                                       # [n] -> [n, width / 2]
+        angles = coordinates[:, None] * frequencies
+        return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+    row, column = encode(torch.arange(rows)), encode(torch.arange(columns))
+    return torch.cat([row.repeat_interleave(columns, dim=0), column.repeat(rows, 1)], dim=1).float()

@@ -1,0 +1,63 @@
+"""Prompts: the few vectors that are learned for each situation, and the two ways to hand them to the backbone."""
+import copy
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+
+class PromptTokens(NamedTuple):
+    """Extra context tokens for one batch. Input-level: one group a block of each encoder, L = input_depth.
+    Attention-level: one group a fusion block, F = fusion_depth. No prompts: P = 0."""
+    audio_input: torch.Tensor         # [B, L, P, D]
+    image_input: torch.Tensor         # [B, L, P, D]
+    audio_attention: torch.Tensor     # [B, F, P, D]
+    image_attention: torch.Tensor     # [B, F, P, D]
+
+
+class PromptSet(nn.Module):
+    """What is learned for one situation: the prompts, and with `tune_head` a head of its own (else None)."""
+
+    def __init__(self, config, head, generator):
+        """
+        config     Config
+        head       the backbone's head, copied where the set is to tune one
+        generator  torch.Generator that the fresh prompts are drawn from
+        """
+        super().__init__()
+        prompts, model = config.prompts, config.model
+        audio_is_read = prompts.attention and model.fusion in ("cross", "audio_to_image")
+        image_is_read = prompts.attention and model.fusion in ("cross", "image_to_audio")
+        fusion_blocks = model.fusion_depth if model.fusion != "none" else 0
+        shapes = PromptTokens(audio_input=(prompts.input_depth, prompts.length),
+                              image_input=(prompts.input_depth, prompts.length),
+                              audio_attention=(fusion_blocks, prompts.length * audio_is_read),
+                              image_attention=(fusion_blocks, prompts.length * image_is_read))
+        for place, shape in shapes._asdict().items():
+            tokens = torch.randn(*shape, model.width, generator=generator) * prompts.initial_std
+            self.register_parameter(place, nn.Parameter(tokens))
+        self.head = copy.deepcopy(head).requires_grad_(True) if prompts.tune_head else None
+
+    def tokens(self):
+        return PromptTokens(*(getattr(self, place) for place in PromptTokens._fields))
+
+
+def no_prompts(batch, fusion_blocks, like):
+    """PromptTokens of length 0 for `batch` samples, of the width, type and device of `like`, a tensor [..., D]."""
+    empty_input = like.new_zeros(batch, 0, 0, like.shape[-1])
+    empty_attention = like.new_zeros(batch, fusion_blocks, 0, like.shape[-1])
+    return PromptTokens(empty_input, empty_input, empty_attention, empty_attention)
+
+
+def choose(sets, situations):
+    """Each sample gets the set of its situation.
+
+    sets        PromptSets in the order of Situation
+    situations  [B] long
+    """
+    return PromptTokens(*(torch.stack(place)[situations] for place in zip(*(s.tokens() for s in sets))))
+
+
+def side_by_side(sets, batch):
+    """Every sample gets all the sets at once, joined along the prompt axis: S * P tokens in each place."""
+    return PromptTokens(*(torch.cat(place, dim=1).expand(batch, -1, -1, -1) for place in zip(*(s.tokens() for s in sets))))
