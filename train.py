@@ -5,6 +5,8 @@ python train.py --data sets/av_mnist --seed 1     another prepared set
 python train.py --stage prompts --out RUN         prompts for a run that has a backbone
 """
 import argparse
+import dataclasses
+import itertools
 import logging
 import math
 import time
@@ -14,17 +16,21 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional as F
 
+from data_prep import toy
+from eval import evaluate_run, pick_device
 from ptm_mini import checkpoint
 from ptm_mini.config import DAMAGES, PRESETS, Config, InputError, NonFiniteLoss, Situation
 from ptm_mini.command import run as run_command
 from ptm_mini.data import Normalisation, PreparedSet, fraction_of, in_batches, shifted
 from ptm_mini.degrade import degrade_batch, seeded_generator
-from ptm_mini.evaluate import Score, evaluate, measure, strategies_of
+from ptm_mini.evaluate import Score, measure, strategies_of
+from ptm_mini.files import refuse_existing
 from ptm_mini.model import Backbone, PromptedModel, initialise
 from ptm_mini.overrides import override, replace
 from ptm_mini.prompts import PromptSet
 
 logger = logging.getLogger("train")
+TOY = Path("sets/toy")
 
 
 class Task(NamedTuple):
@@ -121,7 +127,7 @@ def train_together(task, backbone, sets):
         return Score(*(sum(values) / len(scores) for values in zip(*scores)))
 
     train = task.config.train
-    fit("prompts together", model, train.concat, task.indices(Situation.NOISY_BOTH, train.fraction), train.seed, loss_of,
+    fit("prompts together", model, train.together, task.indices(Situation.NOISY_BOTH, train.fraction), train.seed, loss_of,
         validate)
 
 
@@ -166,3 +172,102 @@ def fit(name, module, settings, indices, seed, loss_of, validate):
 
 def minutes(seconds):
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def train_prompts(task, backbone):
+    """Stages 2 and 3 on the frozen backbone, whose weights are compared before and after. returns the four sets"""
+    before = checkpoint.fingerprint(backbone)
+    backbone.requires_grad_(False).eval()
+    sets = [train_case(task, backbone, situation) for situation in Situation]
+    train_together(task, backbone, sets)
+    if checkpoint.fingerprint(backbone) != before:
+        raise RuntimeError("the frozen backbone changed while prompts were trained: a bug in ptm_mini, please report it")
+    return sets
+
+
+def log_trainable(name, module):
+    """Say by name and count what is about to learn."""
+    trainable = {key: p for key, p in module.named_parameters() if p.requires_grad}
+    total = sum(p.numel() for p in trainable.values())
+    if len(trainable) > 20:
+        logger.info("%s: all %d tensors learn, %s numbers", name, len(trainable), f"{total:,}")
+    else:
+        parts = ", ".join(f"{key} {'x'.join(map(str, p.shape))}" for key, p in trainable.items())
+        logger.info("%s: %s numbers learn: %s", name, f"{total:,}", parts)
+
+
+def parse_arguments(argv):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--stage", choices=["backbone", "prompts", "all"], default="all",
+                        help="what to train; prompts needs --out with a trained backbone (default: %(default)s)")
+    parser.add_argument("--data", type=Path, help="prepared set; default: sets/toy, made if it is not there")
+    parser.add_argument("--out", type=Path, help="run folder; default: the first free runs/SET-NUMBER")
+    parser.add_argument("--preset", choices=PRESETS, help="sizes of model and inputs; default: tiny")
+    parser.add_argument("--damage", choices=DAMAGES, help="severity to train and evaluate with; default: strong")
+    parser.add_argument("--epochs", type=int, help="epochs of every stage that runs; default: each stage's own")
+    parser.add_argument("--seed", type=int, help="of weights, order, augmentation and damage; default: 0")
+    parser.add_argument("--fraction", type=float, help="share of the training split that prompts learn from; default: 1")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
+                        help="any other setting, such as prompts.length=4 (see ptm_mini/config.py); can be repeated")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto",
+                        help="auto takes a CUDA device if there is one (default: %(default)s)")
+    parser.add_argument("--bf16", action="store_true", help="train in mixed bfloat16 precision; needs CUDA")
+    return parser.parse_args(argv)
+
+
+def settings(options, config):
+    """`config` with what the command line changes."""
+    if options.damage:
+        config = dataclasses.replace(config, damage=DAMAGES[options.damage])
+    changes = {"train.seed": options.seed, "train.fraction": options.fraction,
+               **{f"train.{stage}.epochs": options.epochs for stage in ("backbone", "prompts", "together")}}
+    return override(replace(config, {key: value for key, value in changes.items() if value is not None}), options.set)
+
+
+def prepare(options):
+    """The run to train and where it goes, checked before any work. returns Run, PreparedSet, folder"""
+    if options.stage == "prompts":
+        if options.out is None:
+            raise InputError("--stage prompts: expected --out RUN, a run folder with a trained backbone")
+        if options.data or options.preset:
+            raise InputError("--stage prompts: --data and --preset belong to the backbone of --out; leave them out")
+        run, folder = checkpoint.load_run(options.out), options.out
+        if checkpoint.has_prompts(folder):
+            raise InputError(f"--out {folder}: has prompts already; expected a run of --stage backbone: copy its "
+                             f"config.json and backbone.pt with  python train.py --stage backbone")
+        config = settings(options, run.config)
+        for part in ("audio", "image", "model"):
+            if getattr(config, part) != getattr(run.config, part):
+                raise InputError(f"--set {part}.*: belongs to the backbone in {folder}; train another with --stage backbone")
+        return dataclasses.replace(run, config=config), PreparedSet(Path(run.data), config), folder
+    config = settings(options, PRESETS[options.preset or "tiny"])
+    if options.data is None and not TOY.exists():
+        logger.info("making the toy set in %s", TOY)
+        toy.make(TOY, toy.RECORDINGS, "grouped", seed=0)
+    source = options.data or TOY
+    folder = options.out or next(path for n in itertools.count(1) if not (path := Path("runs", f"{source.name}-{n}")).exists())
+    refuse_existing(folder)
+    data = PreparedSet(source, config)
+    return checkpoint.Run(config, data.classes, data.normalisation(), str(source.resolve())), data, folder
+
+
+def main(argv=None):
+    options = parse_arguments(argv)
+    device = pick_device(options.device)
+    if options.bf16 and device.type != "cuda":
+        raise InputError(f"--bf16: needs a CUDA device, this is {device.type}; leave it out")
+    run, data, folder = prepare(options)
+    task = Task(run.config, data, run.normalisation, device, options.bf16)
+    if options.stage == "prompts":
+        backbone = checkpoint.load_backbone(folder, run).to(device)
+    else:
+        backbone = train_backbone(task)
+        checkpoint.save_backbone(folder, run, backbone)
+    if options.stage != "backbone":
+        sets = train_prompts(task, backbone)
+        checkpoint.save_prompts(folder, run, backbone, sets)
+    evaluate_run(folder, device)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -10,21 +10,26 @@ SECONDS = (0.8, 1.3)                     # a clip's length
 
 def band_noise(t, low, high, generator):
     """White noise between two frequencies in Hz, peak 1."""
-    spectrum = np.fft.rfft(generator.standard_normal(len(t)))
-    hertz = np.fft.rfftfreq(len(t), t[1] - t[0])
+    samples = -(-len(t) // 1024) * 1024                            # a length that the FFT is fast at
+    spectrum = np.fft.rfft(generator.standard_normal(samples, dtype=np.float32))
+    hertz = np.fft.rfftfreq(samples, t[1])
     spectrum[(hertz < low) | (hertz > high)] = 0
-    wave = np.fft.irfft(spectrum, len(t))
+    wave = np.fft.irfft(spectrum)[:len(t)].astype(np.float32)
     return wave / (np.abs(wave).max() + 1e-9)
 
 
 def harmonics(phase, slope, count):
-    """A tone with overtones of amplitude n^-slope; phase [samples] in radians."""
-    return sum(np.sin(n * phase) * n ** -slope for n in range(1, count + 1))
+    """A tone with overtones, sum_n n^-slope sin(n phase), by Horner's rule; phase [samples] in radians."""
+    tone = np.exp(1j * phase.astype(np.float32), dtype=np.complex64)
+    wave = np.zeros_like(tone)
+    for n in range(count, 0, -1):
+        wave = (wave + np.float32(n ** -slope)) * tone
+    return wave.imag
 
 
 def glide(t, hertz):
     """Phase of a tone whose frequency [samples] changes over time."""
-    return 2 * np.pi * np.cumsum(hertz) * (t[1] - t[0])
+    return 2 * np.pi * np.cumsum(hertz) * t[1]
 
 
 def burst(t, start, attack, decay):
@@ -109,7 +114,7 @@ RECIPES = {recipe.__name__: recipe for recipe in (
 
 def make_sound(name, rate, source, generator):
     """One clip of a class: its recipe, a second source 10 to 20 dB fainter, noise, and a level. returns [samples]"""
-    t = np.arange(round(rate * generator.uniform(*SECONDS))) / rate
+    t = np.arange(round(rate * generator.uniform(*SECONDS)), dtype=np.float32) / rate
     other = generator.choice([other for other in RECIPES if other != name])
     wave = unit(RECIPES[name](t, source, generator))
     wave += 10 ** (generator.uniform(-20, -10) / 20) * unit(RECIPES[other](t, generator, generator))

@@ -11,7 +11,7 @@ import torch
 from ptm_mini.config import Config, InputError, Situation
 from ptm_mini.data import Normalisation
 from ptm_mini.files import write_file
-from ptm_mini.model import Backbone
+from ptm_mini.model import Backbone, PromptedModel
 from ptm_mini.overrides import from_dict
 from ptm_mini.prompts import PromptSet
 
@@ -108,6 +108,10 @@ def load_run(folder):
     return Run(from_dict(Config, facts["config"]), facts["classes"], Normalisation(**facts["normalisation"]), facts["data"])
 
 
+def has_prompts(folder):
+    return any((folder / prompt_file(situation)).exists() for situation in Situation)
+
+
 def load_backbone(folder, run):
     backbone = Backbone(run.config, len(run.classes))
     load_weights(backbone, torch.load(folder / BACKBONE_FILE, weights_only=True), folder / BACKBONE_FILE)
@@ -142,6 +146,9 @@ def load_weights(module, weights, path):
         raise InputError(f"{path}: its weights do not fit the settings in config.json; expected the files of one run") from error
 
 
-def load_prompts(folder, backbone):
-    """The four prompt sets of a run folder, in the order of Situation."""
-    return [load_prompt_set(folder / prompt_file(situation), backbone)[0] for situation in Situation]
+def load_model(folder, run):
+    """The run's backbone with its prompt sets, or with none where only the backbone was trained. returns PromptedModel"""
+    backbone = load_backbone(folder, run)
+    trained = Situation if has_prompts(folder) else []
+    sets = [load_prompt_set(folder / prompt_file(situation), backbone)[0] for situation in trained]
+    return PromptedModel(backbone, sets).eval()

@@ -106,7 +106,7 @@ class StageConfig:
 class TrainConfig:
     backbone: StageConfig = StageConfig(epochs=20, learning_rate=1e-3, weight_decay=0.05)
     prompts: StageConfig = StageConfig(epochs=12, learning_rate=2e-2)       # each set alone
-    concat: StageConfig = StageConfig(epochs=6, learning_rate=1e-2)         # the four sets together
+    together: StageConfig = StageConfig(epochs=6, learning_rate=1e-2)       # then the four sets at once
     label_smoothing: float = 0.1
     shift: float = 0.08           # augmentation: both modalities move by up to this share of T, H and W
     fraction: float = 1.0         # share of the training split that prompts learn from (the paper: 0.3)
@@ -148,10 +148,10 @@ def check(config):
         ("train.shift", train.shift, 0 <= train.shift < 0.5, "0 or more, below 0.5"),
     ]
     for key in ("model.depth", "model.fusion_depth", "model.joint_depth", "prompts.length", "prompts.initial_std",
-                "train.seed", "train.prompts.epochs", "train.concat.epochs", "train.backbone.epochs",
-                "train.backbone.weight_decay", "train.prompts.weight_decay", "train.concat.weight_decay"):
+                "train.seed", "train.prompts.epochs", "train.together.epochs", "train.backbone.epochs",
+                "train.backbone.weight_decay", "train.prompts.weight_decay", "train.together.weight_decay"):
         rules.append((key, get(config, key), get(config, key) >= 0, "0 or more"))
-    for stage in ("backbone", "prompts", "concat"):
+    for stage in ("backbone", "prompts", "together"):
         for name in ("learning_rate", "batch_size"):
             key = f"train.{stage}.{name}"
             rules.append((key, get(config, key), get(config, key) > 0, "more than 0"))

@@ -40,6 +40,7 @@ class PreparedSet:
     """A set opened for one AudioConfig and ImageConfig. `rows`, `classes` (K names) and, by row, `labels`, `missing`."""
 
     def __init__(self, folder, config):
+        self.folder = folder.resolve()
         self.rows, self.classes = read_set(folder)
         self.labels = torch.tensor([self.classes.index(row.label) for row in self.rows])
         self.missing = torch.tensor([(not row.audio) * Situation.NOISY_AUDIO | (not row.image) * Situation.NOISY_IMAGE

@@ -19,10 +19,15 @@ class Score(NamedTuple):
 
 
 def strategies_of(model):
-    """{name: scores(audio, image, situations) [B, K]} of a PromptedModel, in the order of the tables."""
-    return {"backbone": lambda audio, image, situations: model.backbone(audio, image),
-            "situation": model.situation,
-            "concat": lambda audio, image, situations: model.concat(audio, image)}
+    """{name: scores(audio, image, situations) [B, K]} of a PromptedModel, in the order of the tables.
+
+    A model without prompt sets has the first alone.
+    """
+    strategies = {"backbone": lambda audio, image, situations: model.backbone(audio, image)}
+    if model.sets:
+        strategies["situation"] = model.situation
+        strategies["concat"] = lambda audio, image, situations: model.concat(audio, image)
+    return strategies
 
 
 @torch.no_grad()
@@ -56,3 +61,24 @@ def evaluate(strategies, data, split, config, normalisation, device):
 def average(scores, strategy):
     """Mean accuracy over the situations, each counting the same."""
     return sum(row[strategy].accuracy for row in scores.values()) / len(scores)
+
+
+@torch.no_grad()
+def examples(strategies, data, count, config, normalisation, device):
+    """A few test samples, evenly spaced, before and after each damage, with each strategy's answer.
+
+    returns  list of (class name, {Situation: (audio [T, M], image [3, H, W], {strategy: class name})})
+    """
+    complete = data.indices("test", Situation.COMPLETE)
+    chosen = complete[torch.linspace(0, len(complete) - 1, min(count, len(complete))).round().long()]
+    samples = []
+    for index in chosen:
+        batch, cells = data.batch(index[None], normalisation), {}
+        for situation in Situation:
+            inputs = degrade_batch(batch, torch.full_like(batch.missing, situation), config.damage, config.train.seed,
+                                   EVALUATION_EPOCH)
+            answers = {name: data.classes[scores_of(*(x.to(device) for x in inputs)).argmax()]
+                       for name, scores_of in strategies.items()}
+            cells[situation] = (inputs[0][0], inputs[1][0], answers)
+        samples.append((data.rows[index].label, cells))
+    return samples
