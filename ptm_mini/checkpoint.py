@@ -2,7 +2,7 @@
 import hashlib
 import io
 import json
-import pickle
+import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -96,7 +96,7 @@ def load_run(folder):
         whole = saved == digest_of(facts)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; expected a run folder that train.py made") from error
-    except (ValueError, KeyError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError):        # not JSON, or not an object with that key
         whole = False
     if not whole:
         raise InputError(f"{path}: was altered after it was saved; restore it, or train again with --set for other settings")
@@ -124,13 +124,12 @@ def load_prompt_set(path, backbone):
     returns  PromptSet, Situation
     raises   InputError where the file is missing, is no prompt file or was trained on another backbone
     """
-    try:
-        content = torch.load(path, weights_only=True)
-        trained_on, situation = content["backbone"], Situation[content["situation"].upper()]
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; train it with  python train.py --stage prompts --out {path.parent}") from error
-    except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError, EOFError) as error:
-        raise InputError(f"{path}: no prompt file; expected one that train.py saved") from error
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; train it with  python train.py --stage prompts --out {path.parent}")
+    content = torch.load(path, weights_only=True) if zipfile.is_zipfile(path) else {}
+    if "situation" not in content:
+        raise InputError(f"{path}: no prompt file; expected one that train.py saved")
+    trained_on, situation = content["backbone"], Situation[content["situation"].upper()]
     if trained_on != fingerprint(backbone):
         raise InputError(f"{path}: trained on backbone {trained_on[:12]}, this one is {fingerprint(backbone)[:12]}; "
                          f"expected the same: train the prompts again on this backbone")

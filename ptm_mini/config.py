@@ -1,5 +1,4 @@
 """Every setting with its default, the four situations, and the errors a user can cause. Nothing here needs torch."""
-import dataclasses
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -126,43 +125,43 @@ class Config:
         check(self)
 
 
+POSITIVE = ("audio.mels", "image.size", "model.width", "model.heads", "model.audio_patch", "model.image_patch",
+            "train.backbone.batch_size", "train.prompts.batch_size", "train.together.batch_size",
+            "train.backbone.learning_rate", "train.prompts.learning_rate", "train.together.learning_rate")
+NOT_NEGATIVE = ("model.depth", "model.fusion_depth", "model.joint_depth", "prompts.length", "prompts.initial_std",
+                "train.backbone.epochs", "train.prompts.epochs", "train.together.epochs", "train.seed",
+                "train.backbone.weight_decay", "train.prompts.weight_decay", "train.together.weight_decay")
+
+
 def check(config):
     """Raise InputError for the first value that can't work, naming its key, the value and what was expected."""
-    audio, image, model, prompts, train = config.audio, config.image, config.model, config.prompts, config.train
-    rules = [
-        ("audio.sample_rate", audio.sample_rate, audio.sample_rate >= 1000, "1000 Hz or more"),
-        ("audio.mels", audio.mels, audio.mels > 0 and audio.mels % model.audio_patch == 0,
-         f"a multiple of model.audio_patch={model.audio_patch}"),
-        ("audio.seconds", audio.seconds, audio.frames > 0 and audio.frames % model.audio_patch == 0,
-         f"a number of frames that model.audio_patch={model.audio_patch} divides; this gives {audio.frames}, and n frames "
-         f"last {FRAME_SHIFT_MS / 1000} n + {(FRAME_LENGTH_MS - FRAME_SHIFT_MS) / 1000}"),
-        ("image.size", image.size, image.size > 0 and image.size % model.image_patch == 0,
-         f"a multiple of model.image_patch={model.image_patch}"),
-        ("model.width", model.width, model.width > 0 and model.width % 4 == 0 and model.width % model.heads == 0,
-         f"a multiple of 4 (2-D positions) and of model.heads={model.heads}"),
-        ("model.fusion", model.fusion, model.fusion in FUSION_KINDS, f"one of {', '.join(FUSION_KINDS)}"),
-        ("prompts.input_depth", prompts.input_depth, 0 <= prompts.input_depth <= model.depth,
-         f"0 to model.depth={model.depth}"),
-        ("train.fraction", train.fraction, 0 < train.fraction <= 1, "more than 0, at most 1"),
-        ("train.label_smoothing", train.label_smoothing, 0 <= train.label_smoothing < 1, "0 or more, below 1"),
-        ("train.shift", train.shift, 0 <= train.shift < 0.5, "0 or more, below 0.5"),
-    ]
-    for key in ("model.depth", "model.fusion_depth", "model.joint_depth", "prompts.length", "prompts.initial_std",
-                "train.seed", "train.prompts.epochs", "train.together.epochs", "train.backbone.epochs",
-                "train.backbone.weight_decay", "train.prompts.weight_decay", "train.together.weight_decay"):
-        rules.append((key, get(config, key), get(config, key) >= 0, "0 or more"))
-    for stage in ("backbone", "prompts", "together"):
-        for name in ("learning_rate", "batch_size"):
-            key = f"train.{stage}.{name}"
-            rules.append((key, get(config, key), get(config, key) > 0, "more than 0"))
-    for where in ("alone", "both"):
-        for name, value in dataclasses.asdict(getattr(config.damage, where)).items():
-            share = "gaussian" not in name
-            rules.append((f"damage.{where}.{name}", value, 0 <= value <= (1 if share else float("inf")),
-                          "0 to 1" if share else "0 or more"))
-    for key, value, good, expected in rules:
+    def expect(good, key, expected):
         if not good:
-            raise InputError(f"setting {key}={value}: expected {expected}")
+            raise InputError(f"setting {key}={get(config, key)}: expected {expected}")
+
+    for key in POSITIVE:
+        expect(0 < get(config, key) < float("inf"), key, "more than 0")
+    for key in NOT_NEGATIVE:
+        expect(0 <= get(config, key) < float("inf"), key, "0 or more")
+    for where, strengths in (("alone", config.damage.alone), ("both", config.damage.both)):
+        for name, value in vars(strengths).items():
+            most, range_of = (float("inf"), "0 or more") if "gaussian" in name else (1, "0 to 1")
+            expect(0 <= value <= most, f"damage.{where}.{name}", range_of)
+    audio, image, model, train = config.audio, config.image, config.model, config.train
+    expect(audio.sample_rate >= 1000, "audio.sample_rate", "1000 Hz or more")
+    expect(audio.mels % model.audio_patch == 0, "audio.mels", f"a multiple of model.audio_patch={model.audio_patch}")
+    expect(0 < audio.seconds <= 3600, "audio.seconds", "more than 0, at most 3600")
+    expect(audio.frames > 0 and audio.frames % model.audio_patch == 0, "audio.seconds",
+           f"a number of frames that model.audio_patch={model.audio_patch} divides; this gives {audio.frames}, and n "
+           f"frames last {FRAME_SHIFT_MS} n + {FRAME_LENGTH_MS - FRAME_SHIFT_MS} ms")
+    expect(image.size % model.image_patch == 0, "image.size", f"a multiple of model.image_patch={model.image_patch}")
+    expect(model.width % 4 == 0, "model.width", "a multiple of 4, for 2-D positions")
+    expect(model.width % model.heads == 0, "model.width", f"a multiple of model.heads={model.heads}")
+    expect(model.fusion in FUSION_KINDS, "model.fusion", f"one of {', '.join(FUSION_KINDS)}")
+    expect(0 <= config.prompts.input_depth <= model.depth, "prompts.input_depth", f"0 to model.depth={model.depth}")
+    expect(0 < train.fraction <= 1, "train.fraction", "more than 0, at most 1")
+    expect(0 <= train.label_smoothing < 1, "train.label_smoothing", "0 or more, below 1")
+    expect(0 <= train.shift < 0.5, "train.shift", "0 or more, below 0.5")
 
 
 def get(config, key):

@@ -19,15 +19,18 @@ class Encoder(nn.Module):
     def forward(self, pixels, prompts):
         """
         pixels   [B, C, height, width]
-        prompts  [B, L, P, D]  input-level prompts: the first L blocks get P fresh ones each, put before the tokens.
+        prompts  [B, L, P, D]  input-level prompts: each of the first L blocks gets P fresh ones before the tokens.
                                Behind block L the last ones flow on like any token; they leave at the end.
         returns  [B, N, D]
         """
         tokens = self.patches(pixels).flatten(2).transpose(1, 2)                   # [B, N, D], row-major
         tokens = tokens + self.positions + self.modality
-        N, fresh_blocks = tokens.shape[1], prompts.shape[1]
+        N, L = tokens.shape[1], prompts.shape[1]
         for i, block in enumerate(self.blocks):
-            if i < fresh_blocks:
-                tokens = torch.cat([prompts[:, i], tokens[:, -N:]], dim=1)         # [B, P+N, D]
-            tokens = block(tokens)
+            if i + 1 < L or i + 1 == L == len(self.blocks):        # the next block brings fresh ones, or there is none:
+                tokens = block(tokens, prompts[:, i])              # these are read here and never updated
+            else:
+                if i + 1 == L:
+                    tokens = torch.cat([prompts[:, i], tokens], dim=1)             # [B, P+N, D]
+                tokens = block(tokens)
         return tokens[:, -N:]

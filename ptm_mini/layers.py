@@ -45,7 +45,7 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block: each of attention and MLP is added to the stream it reads. [B, N, D] -> same"""
+    """Pre-norm transformer block: what attention and MLP say is added to the stream that they read."""
 
     def __init__(self, width, heads):
         super().__init__()
@@ -54,8 +54,15 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
         self.mlp = Mlp(width)
 
-    def forward(self, tokens):
-        tokens = tokens + self.attention(self.norm1(tokens))
+    def forward(self, tokens, prompts=None):
+        """
+        tokens   [B, N, D]
+        prompts  [B, P, D]  tokens that are read but not updated, as what they would become is of no use; None: none
+        returns  [B, N, D]
+        """
+        normed = self.norm1(tokens)
+        context = None if prompts is None else torch.cat([self.norm1(prompts), normed], dim=1)       # [B, P+N, D]
+        tokens = tokens + self.attention(normed, context)
         return tokens + self.mlp(self.norm2(tokens))
 
 
