@@ -22,7 +22,7 @@ from ptm_mini.manifest import Row, assign_splits, write_set
 CLASSES = list(RECIPES)
 RECORDINGS, SLICES = 50, 2                                          # of each class, of each recording
 FORMATS = [(8000, "PCM_16", 1), (11025, "PCM_U8", 1), (16000, "PCM_16", 1), (22050, "PCM_24", 2),
-           (32000, "FLOAT", 1)]                                    # sample rate in Hz, depth, channels
+           (32000, "PCM_32", 1)]      # sample rate in Hz, depth, channels; no float: its header holds the time of day
 
 
 def make(out, recordings, split, seed):

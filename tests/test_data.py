@@ -1,6 +1,5 @@
 """Manifests, splits, pairing, the feature cache and batches."""
 import csv
-import json
 import os
 from collections import Counter
 
@@ -195,5 +194,3 @@ def test_shift_moves_but_loses_nothing(tiny_set, small):
     assert torch.equal(shifted(batch, 0.0, seed=0, epoch=1).image, batch.image)
 
 
-def test_classes_json_is_a_plain_list(toy_set):
-    assert len(json.loads((toy_set / "classes.json").read_text())) == 10
