@@ -49,7 +49,7 @@ class Task(NamedTuple):
     def damaged(self, indices, situations, epoch):
         """A training batch, shifted and damaged: audio, image, situations and labels, on the device."""
         train = self.config.train
-        batch = shifted(self.data.batch(indices, self.normalisation), train.shift, train.seed, epoch)
+        batch = shifted(self.data.batch(indices, self.normalisation), train.audio_shift, train.image_shift, train.seed, epoch)
         inputs = degrade_batch(batch, situations, self.config.damage, train.seed, epoch)
         return [x.to(self.device) for x in (*inputs, batch.labels)]
 

@@ -12,12 +12,12 @@ class Pen:
 
     def __init__(self, picture, generator):
         self.draw = ImageDraw.Draw(picture)
-        self.centre = generator.uniform(0.4, 0.6, 2) * SIDE
-        self.scale = generator.uniform(0.26, 0.4) * SIDE
-        angle = generator.uniform(-0.25, 0.25)
+        self.centre = generator.uniform(0.44, 0.56, 2) * SIDE
+        self.scale = generator.uniform(0.32, 0.42) * SIDE
+        angle = generator.uniform(-0.15, 0.15)
         self.turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        self.stroke = int(generator.integers(2, 5))
-        self.colour, self.second = colour(generator), colour(generator)
+        self.stroke = int(generator.integers(3, 6))
+        self.colour, self.second = colour(generator, 0.7), colour(generator, 0.5)
 
     def place(self, points):
         return [tuple(self.centre + self.scale * self.turn @ np.array(point)) for point in points]
@@ -125,12 +125,12 @@ DRAWINGS = {drawing.__name__: drawing for drawing in (
 
 def draw_picture(name, generator):
     """One picture of a class, SIDE x SIDE RGB."""
-    picture = Image.new("RGB", (SIDE, SIDE), colour(generator, 0, 0.6))
+    picture = Image.new("RGB", (SIDE, SIDE), colour(generator, 0, 0.35))
     draw = ImageDraw.Draw(picture)
-    for _ in range(generator.integers(3, 9)):                              # clutter behind
+    for _ in range(generator.integers(2, 7)):                              # clutter behind
         x, y, length = generator.uniform(0, SIDE, 3)
         shape = draw.ellipse if generator.uniform() < 0.5 else draw.rectangle
-        shape((x, y, x + length / 3, y + generator.uniform(1, SIDE / 3)), fill=colour(generator, 0, 0.8))
+        shape((x, y, x + length / 3, y + generator.uniform(1, SIDE / 3)), fill=colour(generator, 0, 0.5))
     DRAWINGS[name](Pen(picture, generator))
     for _ in range(generator.integers(0, 4)):                              # and a little in front
         draw.line([tuple(point) for point in generator.uniform(0, SIDE, (2, 2))], fill=colour(generator), width=1)

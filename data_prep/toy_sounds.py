@@ -113,12 +113,12 @@ RECIPES = {recipe.__name__: recipe for recipe in (
 
 
 def make_sound(name, rate, source, generator):
-    """One clip of a class: its recipe, a second source 10 to 20 dB fainter, noise, and a level. returns [samples]"""
+    """One clip of a class: its recipe, a second source 4 to 16 dB fainter, noise, and a level. returns [samples]"""
     t = np.arange(round(rate * generator.uniform(*SECONDS)), dtype=np.float32) / rate
     other = generator.choice([other for other in RECIPES if other != name])
     wave = unit(RECIPES[name](t, source, generator))
-    wave += 10 ** (generator.uniform(-20, -10) / 20) * unit(RECIPES[other](t, generator, generator))
-    wave += 10 ** (generator.uniform(-30, -10) / 20) * unit(band_noise(t, 20, generator.uniform(500, rate / 2), generator))
+    wave += 10 ** (generator.uniform(-16, -4) / 20) * unit(RECIPES[other](t, generator, generator))
+    wave += 10 ** (generator.uniform(-20, 0) / 20) * unit(band_noise(t, 20, generator.uniform(500, rate / 2), generator))
     return np.clip(unit(wave) * 0.15 * 10 ** (generator.uniform(-20, 0) / 20), -1, 1)
 
 

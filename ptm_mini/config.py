@@ -33,7 +33,7 @@ class Situation(IntEnum):
 @dataclass(frozen=True)
 class AudioConfig:
     sample_rate: int = 16000      # Hz; every clip is resampled to it
-    seconds: float = 0.975        # clips are cut or zero-padded to this length: 96 frames
+    seconds: float = 0.655        # clips are cut or zero-padded to this length: 64 frames
     mels: int = 64                # M
 
     @property
@@ -107,7 +107,8 @@ class TrainConfig:
     prompts: StageConfig = StageConfig(epochs=12, learning_rate=2e-2)       # each set alone
     together: StageConfig = StageConfig(epochs=6, learning_rate=1e-2)       # then the four sets at once
     label_smoothing: float = 0.1
-    shift: float = 0.08           # augmentation: both modalities move by up to this share of T, H and W
+    audio_shift: float = 0.1      # augmentation: sounds move in time by up to this share of T,
+    image_shift: float = 0.04     # pictures by up to this share of H and W
     fraction: float = 1.0         # share of the training split that prompts learn from (the paper: 0.3)
     seed: int = 0                 # of weights, order, augmentation and damage
 
@@ -161,7 +162,8 @@ def check(config):
     expect(0 <= config.prompts.input_depth <= model.depth, "prompts.input_depth", f"0 to model.depth={model.depth}")
     expect(0 < train.fraction <= 1, "train.fraction", "more than 0, at most 1")
     expect(0 <= train.label_smoothing < 1, "train.label_smoothing", "0 or more, below 1")
-    expect(0 <= train.shift < 0.5, "train.shift", "0 or more, below 0.5")
+    expect(0 <= train.audio_shift <= 0.5, "train.audio_shift", "0 to 0.5")
+    expect(0 <= train.image_shift <= 0.5, "train.image_shift", "0 to 0.5")
 
 
 def get(config, key):

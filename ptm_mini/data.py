@@ -151,13 +151,13 @@ def in_batches(indices, size, generator=None):
     yield from indices.split(size)
 
 
-def shifted(batch, share, seed, epoch):
-    """Augmentation: roll each sample by up to `share` of its length along time, of its sides along height and width."""
-    def roll(x, dims, generator):
+def shifted(batch, audio_share, image_share, seed, epoch):
+    """Augmentation: roll each sound along time and each picture along height and width, by up to a share of the side."""
+    def roll(x, dims, share, generator):
         most = [round(share * x.shape[dim]) for dim in dims]
         return x.roll([int(generator.integers(-n, n, endpoint=True)) for n in most], dims)
 
     generators = [seeded_generator(seed, epoch, "shift " + sample_id) for sample_id in batch.ids]
-    audio = torch.stack([roll(x, (0,), generator) for x, generator in zip(batch.audio, generators)])
-    image = torch.stack([roll(x, (1, 2), generator) for x, generator in zip(batch.image, generators)])
+    audio = torch.stack([roll(x, (0,), audio_share, generator) for x, generator in zip(batch.audio, generators)])
+    image = torch.stack([roll(x, (1, 2), image_share, generator) for x, generator in zip(batch.image, generators)])
     return batch._replace(audio=audio, image=image)

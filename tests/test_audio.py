@@ -11,7 +11,7 @@ from ptm_mini.audio import fbank, mel_filters, read_waveform, resample
 from ptm_mini.config import AudioConfig, InputError
 
 GOLDEN = np.load(Path(__file__).with_name("golden_fbank.npz"))          # torchaudio 2.9, see the note in the README
-CONFIG = AudioConfig()
+CONFIG = AudioConfig(seconds=0.975)
 
 
 def golden(name):

@@ -187,10 +187,10 @@ def test_a_fraction_is_taken_of_each_class():
 def test_shift_moves_but_loses_nothing(tiny_set, small):
     data = PreparedSet(tiny_set, small)
     batch = data.batch(torch.arange(6), data.normalisation())
-    moved = shifted(batch, 0.25, seed=0, epoch=1)
+    moved = shifted(batch, 0.25, 0.25, seed=0, epoch=1)
     assert not torch.equal(moved.audio, batch.audio)
     assert torch.equal(moved.audio.flatten(1).sort(dim=1).values, batch.audio.flatten(1).sort(dim=1).values)
     assert torch.equal(moved.audio[0].sort(dim=0).values, batch.audio[0].sort(dim=0).values)     # no bin left its row
-    assert torch.equal(shifted(batch, 0.0, seed=0, epoch=1).image, batch.image)
+    assert torch.equal(shifted(batch, 0.25, 0.0, seed=0, epoch=1).image, batch.image)
 
 
