@@ -111,12 +111,12 @@ def train_together(task, backbone, sets):
     """Stage 3, all cases at once: each sample is put in a situation of its own and answered twice, with the set of that
     situation and with all sets side by side. Both losses reach the sets, so they learn to agree as well as to stand alone.
     """
-    model = PromptedModel(backbone, sets)
+    model, train = PromptedModel(backbone, sets), task.config.train
 
     def loss_of(indices, epoch):
-        drawn = seeded_generator(task.config.train.seed, epoch, f"situations {indices.tolist()}")
-        situations = torch.from_numpy(drawn.integers(len(Situation), size=len(indices)))
-        audio, image, situations, labels = task.damaged(indices, situations, epoch)
+        names = [f"situation {task.data.rows[i].id}" for i in indices]
+        drawn = torch.tensor([int(seeded_generator(train.seed, epoch, name).integers(len(Situation))) for name in names])
+        audio, image, situations, labels = task.damaged(indices, drawn, epoch)
         with task.autocast():
             alone = task.loss(model.situation(audio, image, situations), labels)
             return (alone + task.loss(model.concat(audio, image), labels)) / 2
@@ -126,7 +126,6 @@ def train_together(task, backbone, sets):
         scores = [score for situation in Situation for score in task.validate(strategies, situation).values()]
         return Score(*(sum(values) / len(scores) for values in zip(*scores)))
 
-    train = task.config.train
     fit("prompts together", model, train.together, task.indices(Situation.NOISY_BOTH, train.fraction), train.seed, loss_of,
         validate)
 
@@ -139,8 +138,11 @@ def fit(name, module, settings, indices, seed, loss_of, validate):
     loss_of   function(indices [B], epoch) -> loss
     validate  function() -> Score; the best epoch has the highest accuracy, of equal ones the lowest loss
     """
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    parameters = {key: p for key, p in module.named_parameters() if p.requires_grad}
+    if not sum(p.numel() for p in parameters.values()):
+        raise InputError(f"{name}: nothing can learn; expected prompts.length above 0 in some place, or prompts.tune_head=true")
+    logger.info("%s: %s", name, describe(parameters))
+    optimiser = torch.optim.AdamW(parameters.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     batches = math.ceil(len(indices) / settings.batch_size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, settings.learning_rate,
                                                    total_steps=max(1, batches * settings.epochs))
@@ -163,11 +165,19 @@ def fit(name, module, settings, indices, seed, loss_of, validate):
         if best is None or (score.accuracy, -score.loss) > (best.accuracy, -best.loss):
             best, best_weights = score, {key: value.clone() for key, value in module.state_dict().items()}
         now = time.monotonic()
-        logger.info("%-22s epoch %3d/%d   loss %.4f   validation %.4f   %5.1f s   left %s", name, epoch, settings.epochs,
+        logger.info("%-20s epoch %3d/%d   loss %.4f   validation %.4f   %5.1f s   left %s", name, epoch, settings.epochs,
                     total / len(indices), score.accuracy, now - epoch_start,
                     minutes((now - start) / epoch * (settings.epochs - epoch)))
     if best_weights is not None:
         module.load_state_dict(best_weights)
+
+
+def describe(parameters):
+    """What is about to learn, by count and, where that is a readable list, by name. parameters: {name: tensor}"""
+    total = f"{sum(p.numel() for p in parameters.values()):,} numbers learn"
+    if len(parameters) > 12:
+        return f"{total}, in {len(parameters)} tensors"
+    return total + ": " + ", ".join(f"{name} {'x'.join(map(str, p.shape))}" for name, p in parameters.items())
 
 
 def minutes(seconds):
@@ -183,17 +193,6 @@ def train_prompts(task, backbone):
     if checkpoint.fingerprint(backbone) != before:
         raise RuntimeError("the frozen backbone changed while prompts were trained: a bug in ptm_mini, please report it")
     return sets
-
-
-def log_trainable(name, module):
-    """Say by name and count what is about to learn."""
-    trainable = {key: p for key, p in module.named_parameters() if p.requires_grad}
-    total = sum(p.numel() for p in trainable.values())
-    if len(trainable) > 20:
-        logger.info("%s: all %d tensors learn, %s numbers", name, len(trainable), f"{total:,}")
-    else:
-        parts = ", ".join(f"{key} {'x'.join(map(str, p.shape))}" for key, p in trainable.items())
-        logger.info("%s: %s numbers learn: %s", name, f"{total:,}", parts)
 
 
 def parse_arguments(argv):

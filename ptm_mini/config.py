@@ -107,7 +107,7 @@ class TrainConfig:
     prompts: StageConfig = StageConfig(epochs=12, learning_rate=2e-2)       # each set alone
     together: StageConfig = StageConfig(epochs=6, learning_rate=1e-2)       # then the four sets at once
     label_smoothing: float = 0.1
-    audio_shift: float = 0.1      # augmentation: sounds move in time by up to this share of T,
+    audio_shift: float = 0.25     # augmentation: sounds move in time by up to this share of T,
     image_shift: float = 0.04     # pictures by up to this share of H and W
     fraction: float = 1.0         # share of the training split that prompts learn from (the paper: 0.3)
     seed: int = 0                 # of weights, order, augmentation and damage

@@ -74,7 +74,7 @@ def bar_chart(scores, title):
             y = top + height - height * row[name]
             draw.rectangle((x + i * bar, y, x + (i + 1) * bar - 3, top + height), COLOURS[name])
             draw.text((x + (i + 0.5) * bar, y - 3), f"{row[name]:.2f}", INK, font(12), anchor="mb")
-        draw.text((x + bar * len(strategies) / 2, top + height + 10), label, INK, font(14), anchor="mt")
+        draw.text((x + bar * len(strategies) / 2, top + height + 10), label, INK, font(14), anchor="ma")
     return as_png(picture)
 
 
