@@ -39,9 +39,12 @@ def evaluate_run(folder, device, data_folder=None, damage=None):
     config, suffix = run.config, ""
     if damage and DAMAGES[damage] != config.damage:
         config, suffix = dataclasses.replace(config, damage=DAMAGES[damage]), f"-{damage}"
-    data = PreparedSet(data_folder or Path(run.data), config)
+    source = data_folder or Path(run.data)
+    if not source.is_dir():
+        raise InputError(f"{source}: no such folder; expected the set to evaluate on: give its place with --data")
+    data = PreparedSet(source, config)
     if data.classes != run.classes:
-        raise InputError(f"{data_folder or run.data}: its classes differ from the run's; expected {', '.join(run.classes)}")
+        raise InputError(f"{source}: its classes differ from the run's; expected {', '.join(run.classes)}")
     strategies = strategies_of(checkpoint.load_model(folder, run).to(device))
     scores = evaluate(strategies, data, "test", config, run.normalisation, device)
     print(report.table(scores))

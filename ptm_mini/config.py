@@ -65,7 +65,7 @@ class PromptConfig:
     length: int = 8               # P, tokens per modality and place
     input_depth: int = 4          # encoder blocks with prompts of their own: 1 shallow, depth deep, 0 none
     attention: bool = True        # prompts in the fusion blocks' keys and values
-    tune_head: bool = False       # each set trains its own copy of the head
+    tune_head: bool = True        # each set trains its own copy of the head, as the paper's code does
     initial_std: float = 0.02     # of the normal distribution that fresh prompts are drawn from
 
 
@@ -104,7 +104,7 @@ class StageConfig:
 @dataclass(frozen=True)
 class TrainConfig:
     backbone: StageConfig = StageConfig(epochs=20, learning_rate=1e-3, weight_decay=0.05)
-    prompts: StageConfig = StageConfig(epochs=12, learning_rate=2e-2)       # each set alone
+    prompts: StageConfig = StageConfig(epochs=12, learning_rate=1e-2)       # each set alone
     together: StageConfig = StageConfig(epochs=6, learning_rate=1e-2)       # then the four sets at once
     label_smoothing: float = 0.1
     audio_shift: float = 0.25     # augmentation: sounds move in time by up to this share of T,

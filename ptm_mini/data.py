@@ -46,8 +46,11 @@ class PreparedSet:
         self.missing = torch.tensor([(not row.audio) * Situation.NOISY_AUDIO | (not row.image) * Situation.NOISY_IMAGE
                                      for row in self.rows])
         cache = cached_features(folder, self.rows, config)
-        self.audio = np.load(cache / "audio.npy", mmap_mode="r")          # [rows, T, M] float32, log-mel as it is
-        self.image = np.load(cache / "image.npy", mmap_mode="r")          # [rows, 3, H, W] uint8
+        try:
+            self.audio = np.load(cache / "audio.npy", mmap_mode="r")      # [rows, T, M] float32, log-mel as it is
+            self.image = np.load(cache / "image.npy", mmap_mode="r")      # [rows, 3, H, W] uint8
+        except (OSError, ValueError) as error:
+            raise InputError(f"{cache}: the feature cache is not whole; remove it, and it will be made anew") from error
         warn_of_shared_groups(self.rows)
 
     def indices(self, split, situation=Situation.NOISY_BOTH):

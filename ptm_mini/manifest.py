@@ -36,13 +36,14 @@ def read_set(folder):
     rows, lines = [], {}
     with open_text(path) as file:
         reader = csv.DictReader(file)
-        for column in reader.fieldnames or []:
+        found = reader.fieldnames or []
+        for column in found:
             if column not in columns:
                 raise InputError(f"{path}: column {column!r}: no such column; {nearest(column, columns)}")
         for column in columns:
-            if column not in (reader.fieldnames or []):
-                raise InputError(f"{path}: column {column!r} is missing; expected {','.join(columns)}")
-        for cells in reader:
+            if found.count(column) != 1:
+                raise InputError(f"{path}: column {column!r} stands {found.count(column)} times; expected {','.join(columns)}")
+        for cells in csv_rows(reader, path):
             where = f"{path}:{reader.line_num}"
             if None in cells or None in cells.values():
                 raise InputError(f"{where}: expected {len(columns)} cells, as the first line has")
@@ -58,12 +59,21 @@ def read_set(folder):
     return rows, classes
 
 
+def csv_rows(reader, path):
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise InputError(f"{path}:{reader.line_num}: {error}; expected comma-separated text") from error
+
+
 def open_text(path):
     """Open a UTF-8 text file whole, so that a wrong byte is found here; a byte-order mark is left out."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; expected a prepared set (python -m data_prep.toy makes one)") from error
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({error.strerror}); expected a text file") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: byte {error.start} is not UTF-8; save it as UTF-8 text") from error
     return io.StringIO(text, newline="")

@@ -1,6 +1,7 @@
 """The commands end to end on a small set, and what they say of bad input."""
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -151,6 +152,16 @@ def test_evaluating_on_other_classes_is_refused(run_folder, toy_set, tmp_path, c
     (other / "classes.json").write_text(json.dumps(json.loads((toy_set / "classes.json").read_text())[::-1]))
     line, status = refused(lambda: eval_script.main([str(run_folder), "--data", str(other)]), capsys)
     assert "its classes differ from the run's" in line and status == 2
+
+
+def test_a_set_that_moved_is_named(toy_set, tmp_path, capsys):
+    moved = tmp_path / "toy"
+    shutil.copytree(toy_set, moved)
+    train("--data", moved, "--out", tmp_path / "run", "--stage", "backbone")
+    moved.rename(tmp_path / "elsewhere")
+    line, status = refused(lambda: eval_script.main([str(tmp_path / "run")]), capsys)
+    assert f"{moved}: no such folder" in line and "--data" in line and status == 2
+    eval_script.main([str(tmp_path / "run"), "--data", str(tmp_path / "elsewhere")])
 
 
 def test_importing_does_nothing_and_help_explains_every_flag():

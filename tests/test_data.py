@@ -60,9 +60,11 @@ def test_bad_cells_are_named_with_their_line(tiny_set, cells, says):
 
 @pytest.mark.parametrize("change, says", [
     (lambda text: text.replace("label", "lable"), "column 'lable': no such column; did you mean label?"),
-    (lambda text: text.replace(",group", "").replace("train,\n", "train\n"), "column 'group' is missing"),
+    (lambda text: text.replace(",group", "").replace("train,\n", "train\n"), "column 'group' stands 0 times"),
+    (lambda text: text.replace("label", "image"), "column 'image' stands 2 times"),
     (lambda text: text.replace(",val,", ",train,"), "no row of split 'val'"),
-    (lambda text: text.replace("s2,", "s2,,,,,,"), "manifest.csv:4: expected 6 cells"), (lambda text: "", "is missing")])
+    (lambda text: text.replace("s2,", "s2,,,,,,"), "manifest.csv:4: expected 6 cells"), (lambda text: "", "stands 0 times"),
+    (lambda text: text.replace("s2", "s" * 200_000), ": field larger than field limit")])
 def test_bad_manifests(tiny_set, change, says):
     path = tiny_set / "manifest.csv"
     path.write_text(change(path.read_text()))
@@ -128,6 +130,14 @@ def test_the_cache_decodes_once_and_again_for_a_changed_file(tiny_set, small, mo
     assert len(decoded) == 5
     soundfile.write(tiny_set / "0.wav", np.zeros(7000) + 0.1, 16000)
     assert not np.array_equal(PreparedSet(tiny_set, small).audio[0], first.audio[0]) and len(decoded) == 10
+
+
+def test_a_damaged_cache_is_named(tiny_set, small):
+    PreparedSet(tiny_set, small)
+    cache = next(tiny_set.glob("features-*")) / "audio.npy"
+    cache.write_bytes(cache.read_bytes()[:1000])
+    with pytest.raises(InputError, match="features-.*: the feature cache is not whole; remove it"):
+        PreparedSet(tiny_set, small)
 
 
 def test_a_bad_file_leaves_no_cache_behind(tiny_set, small):
