@@ -104,8 +104,8 @@ class StageConfig:
 @dataclass(frozen=True)
 class TrainConfig:
     backbone: StageConfig = StageConfig(epochs=20, learning_rate=1e-3, weight_decay=0.05)
-    prompts: StageConfig = StageConfig(epochs=12, learning_rate=1e-2)       # each set alone
-    together: StageConfig = StageConfig(epochs=6, learning_rate=1e-2)       # then the four sets at once
+    prompts: StageConfig = StageConfig(epochs=8, learning_rate=1e-2)        # each set alone
+    together: StageConfig = StageConfig(epochs=6, learning_rate=4e-3)       # then the four sets at once
     label_smoothing: float = 0.1
     audio_shift: float = 0.25     # augmentation: sounds move in time by up to this share of T,
     image_shift: float = 0.04     # pictures by up to this share of H and W
