@@ -107,8 +107,12 @@ def cached_features(folder, rows, config):
     if cache.exists():
         return cache
     logger.info("decoding %d samples into %s", len(rows), cache)
-    with new_folder(cache) as unfinished:
-        decode(folder, rows, config, unfinished)
+    try:
+        with new_folder(cache) as unfinished:
+            decode(folder, rows, config, unfinished)
+    except InputError:
+        if not cache.exists():                # else another process has made the same one meanwhile
+            raise
     return cache
 
 

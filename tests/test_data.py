@@ -1,5 +1,6 @@
 """Manifests, splits, pairing, the feature cache and batches."""
 import csv
+import itertools
 import os
 from collections import Counter
 
@@ -130,6 +131,20 @@ def test_the_cache_decodes_once_and_again_for_a_changed_file(tiny_set, small, mo
     assert len(decoded) == 5
     soundfile.write(tiny_set / "0.wav", np.zeros(7000) + 0.1, 16000)
     assert not np.array_equal(PreparedSet(tiny_set, small).audio[0], first.audio[0]) and len(decoded) == 10
+
+
+def test_two_processes_can_make_the_cache_at_once(tiny_set, small, monkeypatch):
+    original = data_module.decode
+
+    def slower_than_another(*arguments):
+        monkeypatch.setattr(data_module, "decode", original)
+        PreparedSet(tiny_set, small)
+        original(*arguments)
+
+    monkeypatch.setattr(data_module, "decode", slower_than_another)
+    monkeypatch.setattr("os.getpid", itertools.count(1).__next__)
+    assert not np.asarray(PreparedSet(tiny_set, small).audio[0] == 0).all()
+    assert len(list(tiny_set.glob("*features*"))) == 1
 
 
 def test_a_damaged_cache_is_named(tiny_set, small):
