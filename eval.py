@@ -28,6 +28,17 @@ def pick_device(name):
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
+def open_set(run, folder=None):
+    """The PreparedSet of a run, or the one in `folder`, which must have the same classes."""
+    folder = folder or Path(run.data)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; expected the run's set: say with --data where it is now")
+    data = PreparedSet(folder, run.config)
+    if data.classes != run.classes:
+        raise InputError(f"{folder}: its classes differ from the run's; expected {', '.join(run.classes)}")
+    return data
+
+
 def evaluate_run(folder, device, data_folder=None, damage=None):
     """Evaluate a saved run on the test split, print the table and write the report into the run folder.
 
@@ -39,12 +50,7 @@ def evaluate_run(folder, device, data_folder=None, damage=None):
     config, suffix = run.config, ""
     if damage and DAMAGES[damage] != config.damage:
         config, suffix = dataclasses.replace(config, damage=DAMAGES[damage]), f"-{damage}"
-    source = data_folder or Path(run.data)
-    if not source.is_dir():
-        raise InputError(f"{source}: no such folder; expected the set to evaluate on: give its place with --data")
-    data = PreparedSet(source, config)
-    if data.classes != run.classes:
-        raise InputError(f"{source}: its classes differ from the run's; expected {', '.join(run.classes)}")
+    data = open_set(run, data_folder)
     strategies = strategies_of(checkpoint.load_model(folder, run).to(device))
     scores = evaluate(strategies, data, "test", config, run.normalisation, device)
     print(report.table(scores))
@@ -52,7 +58,7 @@ def evaluate_run(folder, device, data_folder=None, damage=None):
              "damage": dataclasses.asdict(config.damage)}
     samples = examples(strategies, data, EXAMPLES, config, run.normalisation, device)
     for name, content in ((f"results{suffix}.json", report.results_json(scores, facts)),
-                          (f"results{suffix}.png", report.bar_chart(scores, f"Test accuracy, {folder.name}{suffix}")),
+                          (f"results{suffix}.png", report.bar_chart(scores, f"Test accuracy, {folder.resolve().name}{suffix}")),
                           (f"gallery{suffix}.png", report.gallery(samples))):
         logger.info("%s %s", "replaced" if (folder / name).exists() else "wrote", folder / name)
         write_file(folder / name, content)

@@ -17,9 +17,9 @@ import torch
 from torch.nn import functional as F
 
 from data_prep import toy
-from eval import evaluate_run, pick_device
+from eval import evaluate_run, open_set, pick_device
 from ptm_mini import checkpoint
-from ptm_mini.config import DAMAGES, PRESETS, Config, InputError, NonFiniteLoss, Situation
+from ptm_mini.config import DAMAGES, PRESETS, Config, InputError, NonFiniteLoss, Situation, get
 from ptm_mini.command import run as run_command
 from ptm_mini.data import Normalisation, PreparedSet, fraction_of, in_batches, shifted
 from ptm_mini.degrade import degrade_batch, seeded_generator
@@ -31,6 +31,7 @@ from ptm_mini.prompts import PromptSet
 
 logger = logging.getLogger("train")
 TOY = Path("sets/toy")
+STAGES = {"backbone": ["backbone"], "prompts": ["prompts", "together"], "all": ["backbone", "prompts", "together"]}
 
 
 class Task(NamedTuple):
@@ -49,7 +50,8 @@ class Task(NamedTuple):
     def damaged(self, indices, situations, epoch):
         """A training batch, shifted and damaged: audio, image, situations and labels, on the device."""
         train = self.config.train
-        batch = shifted(self.data.batch(indices, self.normalisation), train.audio_shift, train.image_shift, train.seed, epoch)
+        batch = self.data.batch(indices, self.normalisation)
+        batch = shifted(batch, train.audio_shift, train.image_shift, train.seed, epoch)
         inputs = degrade_batch(batch, situations, self.config.damage, train.seed, epoch)
         return [x.to(self.device) for x in (*inputs, batch.labels)]
 
@@ -140,7 +142,7 @@ def fit(name, module, settings, indices, seed, loss_of, validate):
     """
     parameters = {key: p for key, p in module.named_parameters() if p.requires_grad}
     if not sum(p.numel() for p in parameters.values()):
-        raise InputError(f"{name}: nothing can learn; expected prompts.length above 0 in some place, or prompts.tune_head=true")
+        raise InputError(f"{name}: nothing can learn; expected prompts.length above 0, or prompts.tune_head=true")
     logger.info("%s: %s", name, describe(parameters))
     optimiser = torch.optim.AdamW(parameters.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     batches = math.ceil(len(indices) / settings.batch_size)
@@ -197,7 +199,7 @@ def train_prompts(task, backbone):
 
 def parse_arguments(argv):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--stage", choices=["backbone", "prompts", "all"], default="all",
+    parser.add_argument("--stage", choices=STAGES, default="all",
                         help="what to train; prompts needs --out with a trained backbone (default: %(default)s)")
     parser.add_argument("--data", type=Path, help="prepared set; default: sets/toy, made if it is not there")
     parser.add_argument("--out", type=Path, help="run folder; default: the first free runs/SET-NUMBER")
@@ -215,39 +217,45 @@ def parse_arguments(argv):
 
 
 def settings(options, config):
-    """`config` with what the command line changes."""
+    """`config` with what the command line changes; --set comes last."""
     if options.damage:
         config = dataclasses.replace(config, damage=DAMAGES[options.damage])
     changes = {"train.seed": options.seed, "train.fraction": options.fraction,
-               **{f"train.{stage}.epochs": options.epochs for stage in ("backbone", "prompts", "together")}}
+               **{f"train.{stage}.epochs": options.epochs for stage in STAGES[options.stage]}}
     return override(replace(config, {key: value for key, value in changes.items() if value is not None}), options.set)
 
 
-def prepare(options):
-    """The run to train and where it goes, checked before any work. returns Run, PreparedSet, folder"""
-    if options.stage == "prompts":
-        if options.out is None:
-            raise InputError("--stage prompts: expected --out RUN, a run folder with a trained backbone")
-        if options.data or options.preset:
-            raise InputError("--stage prompts: --data and --preset belong to the backbone of --out; leave them out")
-        run, folder = checkpoint.load_run(options.out), options.out
-        if checkpoint.has_prompts(folder):
-            raise InputError(f"--out {folder}: has prompts already; expected a run of --stage backbone: copy its "
-                             f"config.json and backbone.pt with  python train.py --stage backbone")
-        config = settings(options, run.config)
-        for part in ("audio", "image", "model"):
-            if getattr(config, part) != getattr(run.config, part):
-                raise InputError(f"--set {part}.*: belongs to the backbone in {folder}; train another with --stage backbone")
-        return dataclasses.replace(run, config=config), PreparedSet(Path(run.data), config), folder
+def new_run(options):
+    """The run that is to be trained from the start, checked before any work. returns Run, PreparedSet, its folder"""
     config = settings(options, PRESETS[options.preset or "tiny"])
     if options.data is None and not TOY.exists():
         logger.info("making the toy set in %s", TOY)
         toy.make(TOY, toy.RECORDINGS, "grouped", seed=0)
     source = options.data or TOY
-    folder = options.out or next(path for n in itertools.count(1) if not (path := Path("runs", f"{source.name}-{n}")).exists())
+    numbered = (Path("runs", f"{source.resolve().name}-{n}") for n in itertools.count(1))
+    folder = options.out or next(path for path in numbered if not path.exists())
     refuse_existing(folder)
     data = PreparedSet(source, config)
-    return checkpoint.Run(config, data.classes, data.normalisation(), str(source.resolve())), data, folder
+    return checkpoint.Run(config, data.classes, data.normalisation(), str(data.folder), prompted=False), data, folder
+
+
+def backbone_run(options):
+    """The run in --out whose backbone is to get prompts, checked likewise. returns Run, PreparedSet, its folder"""
+    folder = options.out
+    if folder is None:
+        raise InputError("--stage prompts: expected --out RUN, a run folder with a trained backbone")
+    if options.preset:
+        raise InputError(f"--preset {options.preset}: belongs to the backbone in {folder}; leave it out")
+    run = checkpoint.load_run(folder)
+    if run.prompted:
+        raise InputError(f"--out {folder}: has prompts already; expected a run of --stage backbone: copy backbone.pt and "
+                         f"config.json of such a run to a new folder")
+    config = settings(options, run.config)
+    for part in ("audio", "image", "model", "train.backbone"):
+        if get(config, part) != get(run.config, part):
+            raise InputError(f"--set {part}.*: belongs to the backbone in {folder}; train another with --stage backbone")
+    data = open_set(run, options.data)
+    return dataclasses.replace(run, config=config, data=str(data.folder)), data, folder
 
 
 def main(argv=None):
@@ -255,7 +263,7 @@ def main(argv=None):
     device = pick_device(options.device)
     if options.bf16 and device.type != "cuda":
         raise InputError(f"--bf16: needs a CUDA device, this is {device.type}; leave it out")
-    run, data, folder = prepare(options)
+    run, data, folder = backbone_run(options) if options.stage == "prompts" else new_run(options)
     task = Task(run.config, data, run.normalisation, device, options.bf16)
     if options.stage == "prompts":
         backbone = checkpoint.load_backbone(folder, run).to(device)
@@ -264,7 +272,7 @@ def main(argv=None):
         checkpoint.save_backbone(folder, run, backbone)
     if options.stage != "backbone":
         sets = train_prompts(task, backbone)
-        checkpoint.save_prompts(folder, run, backbone, sets)
+        checkpoint.save_prompts(folder, dataclasses.replace(run, prompted=True), backbone, sets)
     evaluate_run(folder, device)
 
 

@@ -17,7 +17,7 @@ from data_prep.toy_pictures import draw_picture
 from data_prep.toy_sounds import RECIPES, make_sound
 from ptm_mini.command import run
 from ptm_mini.files import new_folder
-from ptm_mini.manifest import Row, assign_splits, write_set
+from ptm_mini.manifest import SPLITS, Row, assign_splits, write_set
 
 CLASSES = list(RECIPES)
 RECORDINGS, SLICES = 50, 2                                          # of each class, of each recording
@@ -51,7 +51,8 @@ def make(out, recordings, split, seed):
         groups = [row.group if split == "grouped" else row.id for row in rows]
         splits = assign_splits([row.label for row in rows], groups, seed)
         write_set(folder, [replace(row, split=side) for row, side in zip(rows, splits)], CLASSES)
-    print(f"{out}: {splits.count('train')} training, {splits.count('val')} validation and {splits.count('test')} test samples")
+    counts = {side: splits.count(side) for side in SPLITS}
+    print(f"{out}: {counts['train']} training, {counts['val']} validation and {counts['test']} test samples")
 
 
 def main():

@@ -54,7 +54,8 @@ def children_playing(t, source, generator):
     wave = np.zeros_like(t)
     for _ in range(generator.integers(4, 8)):
         start, length = generator.uniform(0, t[-1]), generator.uniform(0.12, 0.3)
-        pitch = source.uniform(350, 600) * generator.uniform(0.8, 1.6) * (1 + 0.25 * np.sin(2 * np.pi * (t - start) / length))
+        vibrato = 1 + 0.25 * np.sin(2 * np.pi * (t - start) / length)
+        pitch = source.uniform(350, 600) * generator.uniform(0.8, 1.6) * vibrato
         wave += harmonics(glide(t, pitch), 1.0, 5) * burst(t, start, 0.04, length / 2)
     return wave
 

@@ -24,16 +24,19 @@ def prompt_file(situation):
 
 @dataclass(frozen=True)
 class Run:
-    """What every file of a run has in common."""
+    """What config.json says of a run."""
     config: Config
     classes: list                     # K names
     normalisation: Normalisation
     data: str                         # the set's folder, absolute
+    prompted: bool                    # whether the prompt sets are trained too
 
     def facts(self):
-        """As JSON can hold it."""
-        return {"config": asdict(self.config), "classes": self.classes, "normalisation": self.normalisation._asdict(),
-                "data": self.data}
+        """What weights need to be used, as JSON can hold it."""
+        return {"config": asdict(self.config), "classes": self.classes, "normalisation": self.normalisation._asdict()}
+
+    def files(self):
+        return [BACKBONE_FILE, *map(prompt_file, Situation)] if self.prompted else [BACKBONE_FILE]
 
 
 def fingerprint(backbone):
@@ -63,7 +66,7 @@ def save_backbone(folder, run, backbone):
 
 
 def save_prompts(folder, run, backbone, sets):
-    """Write the four prompt files, each of use alone, and config.json anew."""
+    """Write the four prompt files, each of use alone, and config.json anew. run: as it is with them, `prompted`"""
     for situation, prompt_set in zip(Situation, sets):
         content = {**run.facts(), "situation": situation.label, "backbone": fingerprint(backbone),
                    "weights": on_cpu(prompt_set)}
@@ -72,15 +75,21 @@ def save_prompts(folder, run, backbone, sets):
 
 
 def write_index(folder, run):
-    """config.json: what the run is, and the SHA-256 of itself and of every weight file, so that no change goes unseen."""
-    facts = run.facts()
-    facts["files"] = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.glob("*.pt"))}
+    """config.json: what the run is, and the SHA-256 of every weight file and of itself, so that no change goes unseen.
+
+    It is written last: a run that broke off while it was saved does not name the files of its last stage.
+    """
+    facts = {**run.facts(), "data": run.data, "files": {name: sha256((folder / name).read_bytes()) for name in run.files()}}
     facts["sha256"] = digest_of(facts)
     write_file(folder / "config.json", (json.dumps(facts, indent=1) + "\n").encode())
 
 
+def sha256(content):
+    return hashlib.sha256(content).hexdigest()
+
+
 def digest_of(facts):
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    return sha256(json.dumps(facts, sort_keys=True).encode())
 
 
 def load_run(folder):
@@ -99,17 +108,14 @@ def load_run(folder):
     except (ValueError, KeyError, TypeError, AttributeError):        # not JSON, or not an object with that key
         whole = False
     if not whole:
-        raise InputError(f"{path}: was altered after it was saved; restore it, or train again with --set for other settings")
-    for name, sha256 in facts["files"].items():
+        raise InputError(f"{path}: was altered after it was saved; restore it, or train again for other settings")
+    for name, digest in facts["files"].items():
         if not (folder / name).is_file():
             raise InputError(f"{folder / name}: no such file; expected it beside config.json: restore it or train again")
-        if hashlib.sha256((folder / name).read_bytes()).hexdigest() != sha256:
+        if sha256((folder / name).read_bytes()) != digest:
             raise InputError(f"{folder / name}: was altered after it was saved; restore it or train again")
-    return Run(from_dict(Config, facts["config"]), facts["classes"], Normalisation(**facts["normalisation"]), facts["data"])
-
-
-def has_prompts(folder):
-    return any((folder / prompt_file(situation)).exists() for situation in Situation)
+    return Run(from_dict(Config, facts["config"]), facts["classes"], Normalisation(**facts["normalisation"]), facts["data"],
+               prompted=len(facts["files"]) > 1)
 
 
 def load_backbone(folder, run):
@@ -142,12 +148,12 @@ def load_weights(module, weights, path):
     try:
         module.load_state_dict(weights)
     except RuntimeError as error:
-        raise InputError(f"{path}: its weights do not fit the settings in config.json; expected the files of one run") from error
+        raise InputError(f"{path}: its weights do not fit the run's settings; expected the files of one run") from error
 
 
 def load_model(folder, run):
     """The run's backbone with its prompt sets, or with none where only the backbone was trained. returns PromptedModel"""
     backbone = load_backbone(folder, run)
-    trained = Situation if has_prompts(folder) else []
+    trained = Situation if run.prompted else []
     sets = [load_prompt_set(folder / prompt_file(situation), backbone)[0] for situation in trained]
     return PromptedModel(backbone, sets).eval()

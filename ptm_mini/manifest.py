@@ -42,7 +42,8 @@ def read_set(folder):
                 raise InputError(f"{path}: column {column!r}: no such column; {nearest(column, columns)}")
         for column in columns:
             if found.count(column) != 1:
-                raise InputError(f"{path}: column {column!r} stands {found.count(column)} times; expected {','.join(columns)}")
+                raise InputError(f"{path}: column {column!r} stands {found.count(column)} times; expected "
+                                 f"{','.join(columns)}")
         for cells in csv_rows(reader, path):
             where = f"{path}:{reader.line_num}"
             if None in cells or None in cells.values():

@@ -81,8 +81,8 @@ def test_fbank_refuses_less_than_a_window():
 
 
 @pytest.mark.parametrize("format, depth, tolerance", [
-    ("wav", "PCM_U8", 2e-2), ("wav", "PCM_16", 1e-4), ("wav", "PCM_24", 1e-6), ("wav", "PCM_32", 1e-6), ("wav", "FLOAT", 1e-6),
-    ("wav", "DOUBLE", 1e-6), ("flac", "PCM_16", 1e-4), ("flac", "PCM_24", 1e-6), ("ogg", "VORBIS", 0.1)])
+    ("wav", "PCM_U8", 2e-2), ("wav", "PCM_16", 1e-4), ("wav", "PCM_24", 1e-6), ("wav", "PCM_32", 1e-6),
+    ("wav", "FLOAT", 1e-6), ("wav", "DOUBLE", 1e-6), ("flac", "PCM_16", 1e-4), ("flac", "PCM_24", 1e-6), ("ogg", "VORBIS", 0.1)])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_reads_formats_depths_and_channels(tmp_path, format, depth, tolerance, channels):
     wave = 0.4 * np.sin(2 * np.pi * 440 * np.arange(8000) / 16000)
@@ -109,7 +109,7 @@ def write_bad(kind, path):
         wave = wave[:399]
     if kind == "NaN":
         wave[5] = np.nan
-    soundfile.write(path, wave, 16000, subtype={"NaN": "FLOAT", ".ogg": "VORBIS"}.get(kind if kind == "NaN" else path.suffix))
+    soundfile.write(path, wave, 16000, subtype="FLOAT" if kind == "NaN" else None)       # None: the format's own
     if kind == "empty":
         path.write_bytes(b"")
     if kind == "no sound":

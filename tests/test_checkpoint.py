@@ -1,5 +1,6 @@
 """Run folders: whole, strict, and refusing whatever does not belong."""
 import json
+from dataclasses import replace as replace_field
 
 import pytest
 import torch
@@ -14,11 +15,11 @@ from ptm_mini.prompts import PromptSet
 
 def make_run(folder, config, seed=0):
     """A run of random weights. returns PromptedModel, Run"""
-    run = checkpoint.Run(config, ["dog", "rain", "wind"], Normalisation(-5.0, 4.0), "/somewhere")
+    run = checkpoint.Run(config, ["dog", "rain", "wind"], Normalisation(-5.0, 4.0), "/somewhere", prompted=True)
     backbone = Backbone(config, 3)
     initialise(backbone, torch.Generator().manual_seed(seed))
     sets = [PromptSet(config, backbone.head, torch.Generator().manual_seed(seed + s)) for s in Situation]
-    checkpoint.save_backbone(folder, run, backbone)
+    checkpoint.save_backbone(folder, replace_field(run, prompted=False), backbone)
     checkpoint.save_prompts(folder, run, backbone, sets)
     return PromptedModel(backbone, sets).eval(), run
 
@@ -82,6 +83,14 @@ def test_an_altered_config_is_named(tmp_path, small, text):
     assert "config.json: was altered" in refusal(checkpoint.load_run, tmp_path)
     path.unlink()
     assert "config.json: no such file" in refusal(checkpoint.load_run, tmp_path)
+
+
+def test_a_run_that_broke_off_while_prompts_were_saved_is_the_backbone_still(tmp_path, small):
+    model, run = make_run(tmp_path, small)
+    checkpoint.save_backbone(tmp_path, replace_field(run, prompted=False), model.backbone)
+    (tmp_path / "prompts-noisy_both.pt").unlink()
+    loaded = checkpoint.load_run(tmp_path)
+    assert not loaded.prompted and not checkpoint.load_model(tmp_path, loaded).sets
 
 
 def test_a_prompt_set_refuses_another_backbone(tmp_path, small):

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from ptm_mini.config import InputError, Situation, StageConfig
+from ptm_mini.config import PRESETS, InputError, Situation, StageConfig
 from ptm_mini.data import PreparedSet
 from ptm_mini.evaluate import Score
 from ptm_mini.model import Backbone
 from ptm_mini.overrides import replace
-from train import Task, fit, train_case
+from train import Task, fit, parse_arguments, settings, train_case
 
 ROOT = Path(__file__).parent.parent
 
@@ -61,3 +61,9 @@ def test_every_flag_is_read():
         code = (ROOT / script).read_text()
         for flag in re.findall(r'add_argument\("(?:--)?(\w+)"', code):
             assert f"options.{flag}" in code, (script, flag)
+
+
+def test_epochs_are_set_for_the_stages_that_run():
+    for stage, expected in (("backbone", (3, 8, 6)), ("prompts", (20, 3, 3)), ("all", (3, 3, 3))):
+        config = settings(parse_arguments(["--stage", stage, "--epochs", "3"]), PRESETS["tiny"])
+        assert (config.train.backbone.epochs, config.train.prompts.epochs, config.train.together.epochs) == expected
