@@ -27,10 +27,8 @@ class Encoder(nn.Module):
         tokens = tokens + self.positions + self.modality
         N, L = tokens.shape[1], prompts.shape[1]
         for i, block in enumerate(self.blocks):
-            if i + 1 < L or i + 1 == L == len(self.blocks):        # the next block brings fresh ones, or there is none:
-                tokens = block(tokens, prompts[:, i])              # these are read here and never updated
-            else:
-                if i + 1 == L:
-                    tokens = torch.cat([prompts[:, i], tokens], dim=1)             # [B, P+N, D]
-                tokens = block(tokens)
+            fresh = prompts[:, i] if i < L else None
+            if i == L - 1 and L < len(self.blocks):                                # the last ones stay: now tokens too
+                tokens, fresh = torch.cat([fresh, tokens], dim=1), None            # [B, P+N, D]
+            tokens = block(tokens, fresh)                                          # others are read by this block alone
         return tokens[:, -N:]

@@ -60,8 +60,9 @@ class Block(nn.Module):
         prompts  [B, P, D]  tokens that are read but not updated, as what they would become is of no use; None: none
         returns  [B, N, D]
         """
-        normed = self.norm1(tokens)
-        context = None if prompts is None else torch.cat([self.norm1(prompts), normed], dim=1)       # [B, P+N, D]
+        normed, context = self.norm1(tokens), None
+        if prompts is not None and prompts.shape[1] > 0:
+            context = torch.cat([self.norm1(prompts), normed], dim=1)             # [B, P+N, D]
         tokens = tokens + self.attention(normed, context)
         return tokens + self.mlp(self.norm2(tokens))
 

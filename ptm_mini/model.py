@@ -102,4 +102,5 @@ class PromptedModel(nn.Module):
         features = self.backbone.features(audio, image, side_by_side(self.sets, len(audio)))
         if self.sets[0].head is None:
             return self.backbone.head(features)
-        return self.per_head(features).softmax(dim=-1).mean(dim=0).log()
+        probabilities = self.per_head(features).softmax(dim=-1).mean(dim=0)
+        return probabilities.clamp(min=torch.finfo(probabilities.dtype).tiny).log()        # finite where all heads say 0

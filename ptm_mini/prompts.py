@@ -50,7 +50,7 @@ def no_prompts(batch, fusion_blocks, like):
 
 
 def choose(sets, situations):
-    """Each sample gets the set of its situation.
+    """Each sample gets the set of its situation: P tokens in each place.
 
     sets        PromptSets in the order of Situation
     situations  [B] long
@@ -60,4 +60,5 @@ def choose(sets, situations):
 
 def side_by_side(sets, batch):
     """Every sample gets all the sets at once, joined along the prompt axis: S * P tokens in each place."""
-    return PromptTokens(*(torch.cat(place, dim=1).expand(batch, -1, -1, -1) for place in zip(*(s.tokens() for s in sets))))
+    joined = (torch.cat(place, dim=1) for place in zip(*(s.tokens() for s in sets)))           # each [L or F, S*P, D]
+    return PromptTokens(*(place.expand(batch, -1, -1, -1) for place in joined))
