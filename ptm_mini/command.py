@@ -1,5 +1,6 @@
 """What every command does around its work: log lines to standard output, errors in one line, an exit status."""
 import logging
+import signal
 import sys
 
 from ptm_mini.config import InputError, NonFiniteLoss
@@ -8,6 +9,8 @@ from ptm_mini.config import InputError, NonFiniteLoss
 def run(main):
     """Run `main()` as a command. Exit status 2: unusable input; 1: the loss became non-finite; 130: interrupted."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    if hasattr(signal, "SIGPIPE"):                      # end quietly under  | head , where the system knows that signal
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
         main()
     except InputError as error:

@@ -89,8 +89,9 @@ def warn_of_shared_groups(rows):
     """A group on both sides of a split flatters every number; say so."""
     splits = defaultdict(set)
     for row in rows:
-        splits[row.group].add(row.split)
-    shared = sum(len(sides) > 1 for group, sides in splits.items() if group)
+        if row.group:
+            splits[row.group].add(row.split)
+    shared = sum(len(sides) > 1 for sides in splits.values())
     if shared:
         logger.warning("%d of %d groups stand in more than one split: the figures will flatter", shared, len(splits))
 
