@@ -1,6 +1,6 @@
 """Train the backbone on complete data, then prompts for each situation on the frozen backbone, and evaluate.
 
-python train.py                                   the toy set, made if it is not there; about two minutes on two cores
+python train.py                                   the toy set, made if it is not there; under three minutes on two cores
 python train.py --data sets/av_mnist --seed 1     another prepared set
 python train.py --stage prompts --out RUN         prompts for a run that has a backbone
 """
