@@ -55,7 +55,8 @@ def choose(sets, situations):
     sets        PromptSets in the order of Situation
     situations  [B] long
     """
-    return PromptTokens(*(torch.stack(place)[situations] for place in zip(*(s.tokens() for s in sets))))
+    # index_select, since the gradient of plain indexing sums its threads in any order: no two runs would be alike
+    return PromptTokens(*(torch.stack(place).index_select(0, situations) for place in zip(*(s.tokens() for s in sets))))
 
 
 def side_by_side(sets, batch):
