@@ -189,7 +189,6 @@ def minutes(seconds):
 def train_prompts(task, backbone):
     """Stages 2 and 3 on the frozen backbone, whose weights are compared before and after. returns the four sets"""
     before = checkpoint.fingerprint(backbone)
-    backbone.requires_grad_(False).eval()
     sets = [train_case(task, backbone, situation) for situation in Situation]
     train_together(task, backbone, sets)
     if checkpoint.fingerprint(backbone) != before:

@@ -6,7 +6,7 @@ from functools import lru_cache
 import soundfile
 import torch
 
-from ptm_mini.config import FRAME_LENGTH_MS, FRAME_SHIFT_MS, InputError
+from ptm_mini.config import FRAME_LENGTH_MS, InputError, window_and_hop
 
 PRE_EMPHASIS = 0.97
 LOWEST_HZ = 20.0                       # lower edge of the first mel filter; the last ends at half the sample rate
@@ -19,7 +19,7 @@ def read_waveform(path, config):
 
     path     a file that libsndfile reads: WAV, FLAC, OGG; any channels, any depth
     config   AudioConfig
-    returns  [config.seconds * config.sample_rate] float32
+    returns  [config.samples] float32
     raises   InputError where the file is missing, no sound, truncated, holds NaN or is shorter than one window
     """
     try:
@@ -36,9 +36,8 @@ def read_waveform(path, config):
     if len(wave) * 1000 < FRAME_LENGTH_MS * rate:
         raise InputError(f"{path}: {len(wave)} samples at {rate} Hz; expected at least {FRAME_LENGTH_MS} ms, one "
                          f"analysis window: remove it or leave its cell empty")
-    samples = round(config.seconds * config.sample_rate)
-    wave = resample(wave, rate, config.sample_rate)[:samples]
-    return torch.nn.functional.pad(wave - wave.mean(), (0, samples - len(wave)))
+    wave = resample(wave, rate, config.sample_rate)[:config.samples]
+    return torch.nn.functional.pad(wave - wave.mean(), (0, config.samples - len(wave)))
 
 
 def is_cut_short(remarks):
@@ -116,7 +115,7 @@ def fbank(waves, rate, mels):
     returns  [B, T, M] natural logarithm of the energy, equal to torchaudio.compliance.kaldi.fbank
     raises   ValueError where the clips are shorter than one window
     """
-    window, hop = (rate * ms // 1000 for ms in (FRAME_LENGTH_MS, FRAME_SHIFT_MS))
+    window, hop = window_and_hop(rate)
     if waves.shape[-1] < window:
         raise ValueError(f"clips of {waves.shape[-1]} samples; expected {window} or more, one window at {rate} Hz")
     frames = waves.unfold(-1, window, hop)                                         # [B, T, window]

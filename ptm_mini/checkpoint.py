@@ -67,9 +67,9 @@ def save_backbone(folder, run, backbone):
 
 def save_prompts(folder, run, backbone, sets):
     """Write the four prompt files, each of use alone, and config.json anew. run: as it is with them, `prompted`"""
+    trained_on = fingerprint(backbone)
     for situation, prompt_set in zip(Situation, sets):
-        content = {**run.facts(), "situation": situation.label, "backbone": fingerprint(backbone),
-                   "weights": on_cpu(prompt_set)}
+        content = {**run.facts(), "situation": situation.label, "backbone": trained_on, "weights": on_cpu(prompt_set)}
         write_file(folder / prompt_file(situation), as_bytes(content))
     write_index(folder, run)
 
@@ -136,8 +136,9 @@ def load_prompt_set(path, backbone):
     if "situation" not in content:
         raise InputError(f"{path}: no prompt file; expected one that train.py saved")
     trained_on, situation = content["backbone"], Situation[content["situation"].upper()]
-    if trained_on != fingerprint(backbone):
-        raise InputError(f"{path}: trained on backbone {trained_on[:12]}, this one is {fingerprint(backbone)[:12]}; "
+    this_one = fingerprint(backbone)
+    if trained_on != this_one:
+        raise InputError(f"{path}: trained on backbone {trained_on[:12]}, this one is {this_one[:12]}; "
                          f"expected the same: train the prompts again on this backbone")
     prompt_set = PromptSet(from_dict(Config, content["config"]), backbone.head, torch.Generator())
     load_weights(prompt_set, content["weights"], path)

@@ -30,6 +30,11 @@ class Situation(IntEnum):
         return self.name.lower()
 
 
+def window_and_hop(sample_rate):
+    """The analysis window and its step in samples, cut to whole ones as Kaldi does."""
+    return sample_rate * FRAME_LENGTH_MS // 1000, sample_rate * FRAME_SHIFT_MS // 1000
+
+
 @dataclass(frozen=True)
 class AudioConfig:
     sample_rate: int = 16000      # Hz; every clip is resampled to it
@@ -37,10 +42,15 @@ class AudioConfig:
     mels: int = 64                # M
 
     @property
+    def samples(self):
+        """The clip's length in samples."""
+        return round(self.seconds * self.sample_rate)
+
+    @property
     def frames(self):
         """T, the spectrogram's length: only whole windows count, as in Kaldi (snip_edges)."""
-        window, hop = (self.sample_rate * ms // 1000 for ms in (FRAME_LENGTH_MS, FRAME_SHIFT_MS))
-        return 1 + (round(self.seconds * self.sample_rate) - window) // hop
+        window, hop = window_and_hop(self.sample_rate)
+        return 1 + (self.samples - window) // hop
 
 
 @dataclass(frozen=True)
@@ -59,6 +69,18 @@ class ModelConfig:
     audio_patch: int = 16         # frames and mel bins
     image_patch: int = 8          # pixels
 
+    @property
+    def fusion_blocks(self):
+        return 0 if self.fusion == "none" else self.fusion_depth
+
+    @property
+    def audio_reads_image(self):
+        return self.fusion in ("cross", "image_to_audio")
+
+    @property
+    def image_reads_audio(self):
+        return self.fusion in ("cross", "audio_to_image")
+
 
 @dataclass(frozen=True)
 class PromptConfig:
@@ -71,7 +93,7 @@ class PromptConfig:
 
 @dataclass(frozen=True)
 class Strengths:
-    """How hard each kind of damage hits (DESIGN section 3); shares are of the clip's length or the picture's side."""
+    """How hard each kind of damage hits (functions in degrade.py); shares are of the clip's length or the picture's side."""
     audio_gaussian: float = 2.2   # std, added to the normalised log-mel
     audio_shift: float = 0.5      # rolled by up to this share of the frames, either way
     audio_mask: float = 0.25      # up to this share of the frames set to 0

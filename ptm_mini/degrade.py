@@ -1,4 +1,4 @@
-"""Damage, as the paper's uncertain modalities suffer it, on normalised inputs (DESIGN section 3).
+"""Damage, as the paper's uncertain modalities suffer it, on normalised inputs.
 
 One kind is drawn for each damaged modality of each sample, from a generator seeded by (seed, epoch, sample id): the same
 sample is damaged the same way for every method, and alone as in any batch.

@@ -30,6 +30,12 @@ def strategies_of(model):
     return strategies
 
 
+def damaged(batch, situation, config):
+    """A whole batch in one situation, as every strategy sees it. returns audio, image, situations [B]"""
+    situations = torch.full_like(batch.missing, situation)
+    return degrade_batch(batch, situations, config.damage, config.train.seed, EVALUATION_EPOCH)
+
+
 @torch.no_grad()
 def measure(strategies, data, split, situation, config, normalisation, device):
     """Score each strategy on a split, damaged by one situation.
@@ -41,9 +47,7 @@ def measure(strategies, data, split, situation, config, normalisation, device):
     correct, loss = dict.fromkeys(strategies, 0), dict.fromkeys(strategies, 0.0)
     for some in in_batches(indices, BATCH_SIZE):
         batch = data.batch(some, normalisation)
-        inputs = degrade_batch(batch, torch.full_like(batch.missing, situation), config.damage, config.train.seed,
-                               EVALUATION_EPOCH)
-        inputs, labels = [x.to(device) for x in inputs], batch.labels.to(device)
+        inputs, labels = [x.to(device) for x in damaged(batch, situation, config)], batch.labels.to(device)
         for name, scores_of in strategies.items():
             scores = scores_of(*inputs).float()
             correct[name] += int((scores.argmax(dim=1) == labels).sum())
@@ -75,8 +79,7 @@ def examples(strategies, data, count, config, normalisation, device):
     for index in chosen:
         batch, cells = data.batch(index[None], normalisation), {}
         for situation in Situation:
-            inputs = degrade_batch(batch, torch.full_like(batch.missing, situation), config.damage, config.train.seed,
-                                   EVALUATION_EPOCH)
+            inputs = damaged(batch, situation, config)
             answers = {name: data.classes[scores_of(*(x.to(device) for x in inputs)).argmax()]
                        for name, scores_of in strategies.items()}
             cells[situation] = (inputs[0][0], inputs[1][0], answers)

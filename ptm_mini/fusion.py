@@ -32,8 +32,8 @@ class FusionBlock(nn.Module):
 
     def __init__(self, model):
         super().__init__()
-        self.update_audio = CrossUpdate(model) if model.fusion in ("cross", "image_to_audio") else None
-        self.update_image = CrossUpdate(model) if model.fusion in ("cross", "audio_to_image") else None
+        self.update_audio = CrossUpdate(model) if model.audio_reads_image else None
+        self.update_image = CrossUpdate(model) if model.image_reads_audio else None
 
     def forward(self, audio, image, audio_prompts, image_prompts):
         """audio, image [B, N_a, D], [B, N_v, D]; prompts [B, P, D] of the modality they join; returns both streams"""

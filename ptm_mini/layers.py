@@ -35,6 +35,8 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
+    """Two linear layers with GELU between, each token by itself. [B, N, D] -> same"""
+
     def __init__(self, width):
         super().__init__()
         self.fc1 = nn.Linear(width, MLP_RATIO * width)

@@ -19,8 +19,7 @@ class Backbone(nn.Module):
         audio, image, model = config.audio, config.image, config.model
         self.audio_encoder = Encoder(1, audio.mels, audio.frames, model.audio_patch, model)
         self.image_encoder = Encoder(3, image.size, image.size, model.image_patch, model)
-        fusion_blocks = model.fusion_depth if model.fusion != "none" else 0
-        self.fusion = nn.ModuleList(FusionBlock(model) for _ in range(fusion_blocks))
+        self.fusion = nn.ModuleList(FusionBlock(model) for _ in range(model.fusion_blocks))
         self.joint = nn.ModuleList(Block(model.width, model.heads) for _ in range(model.joint_depth))
         self.norm = nn.LayerNorm(model.width, eps=LAYER_NORM_EPS)
         self.head = nn.Sequential(nn.LayerNorm(model.width, eps=LAYER_NORM_EPS), nn.Linear(model.width, classes))

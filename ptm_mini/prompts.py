@@ -8,7 +8,7 @@ from torch import nn
 
 class PromptTokens(NamedTuple):
     """Extra context tokens for one batch. Input-level: one group a block of each encoder, L = input_depth.
-    Attention-level: one group a fusion block, F = fusion_depth. No prompts: P = 0."""
+    Attention-level: one group a fusion block, F of them. No prompts: P = 0."""
     audio_input: torch.Tensor         # [B, L, P, D]
     image_input: torch.Tensor         # [B, L, P, D]
     audio_attention: torch.Tensor     # [B, F, P, D]
@@ -26,13 +26,12 @@ class PromptSet(nn.Module):
         """
         super().__init__()
         prompts, model = config.prompts, config.model
-        audio_is_read = prompts.attention and model.fusion in ("cross", "audio_to_image")
-        image_is_read = prompts.attention and model.fusion in ("cross", "image_to_audio")
-        fusion_blocks = model.fusion_depth if model.fusion != "none" else 0
+        audio_is_read = prompts.attention and model.image_reads_audio          # prompts that no one reads are not made
+        image_is_read = prompts.attention and model.audio_reads_image
         shapes = PromptTokens(audio_input=(prompts.input_depth, prompts.length),
                               image_input=(prompts.input_depth, prompts.length),
-                              audio_attention=(fusion_blocks, prompts.length * audio_is_read),
-                              image_attention=(fusion_blocks, prompts.length * image_is_read))
+                              audio_attention=(model.fusion_blocks, prompts.length * audio_is_read),
+                              image_attention=(model.fusion_blocks, prompts.length * image_is_read))
         for place, shape in shapes._asdict().items():
             tokens = torch.randn(*shape, model.width, generator=generator) * prompts.initial_std
             self.register_parameter(place, nn.Parameter(tokens))

@@ -31,7 +31,8 @@ def table(scores):
 
 
 def results_json(scores, facts):
-    """results.json as bytes: {"facts"..., "scores": {situation: {strategy: {accuracy, loss, samples}}}, "average": ...}"""
+    """results.json as bytes: `facts`, "scores": {situation: {strategy: {accuracy, loss, samples}}} and "average":
+    {strategy: accuracy}."""
     content = {**facts,
                "scores": {situation.label: {name: score._asdict() for name, score in row.items()}
                           for situation, row in scores.items()},

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ptm_mini import checkpoint
-from ptm_mini.config import InputError, Situation
+from ptm_mini.config import PRESETS, InputError, Situation
 from ptm_mini.data import Normalisation
 from ptm_mini.model import Backbone, PromptedModel, initialise
 from ptm_mini.overrides import replace
@@ -44,7 +44,6 @@ def test_the_same_run_gives_the_same_bytes(tmp_path, small):
 
 
 def test_a_prompt_set_at_tiny_is_under_a_megabyte_and_holds_no_backbone(tmp_path):
-    from ptm_mini.config import PRESETS
     make_run(tmp_path, PRESETS["tiny"])
     path = tmp_path / "prompts-noisy_both.pt"
     assert path.stat().st_size < 200_000

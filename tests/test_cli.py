@@ -13,6 +13,7 @@ import torch
 import eval as eval_script
 import train as train_script
 from conftest import SMALL
+from data_prep import toy
 from ptm_mini import checkpoint
 from ptm_mini.command import run as run_command
 from ptm_mini.config import Situation
@@ -133,7 +134,6 @@ def test_a_non_finite_loss_ends_with_status_1_and_leaves_nothing(toy_set, tmp_pa
 
 
 def test_a_bad_file_in_a_set_is_named_and_leaves_nothing(tmp_path, capsys):
-    from data_prep import toy
     toy.make(tmp_path / "set", recordings=10, split="grouped", seed=0)
     victim = next((tmp_path / "set" / "audio").iterdir())
     soundfile.write(victim, [float("nan")] * 4000, 16000, subtype="FLOAT")

@@ -111,5 +111,4 @@ def test_every_kind_has_a_strength():
 
 def test_golden_draws():
     """For porters: the first numbers that one sample's generator gives."""
-    drawn = seeded_generator(0, 1, "0_george_0").integers(0, 1000, 4).tolist()
-    assert drawn == seeded_generator(0, 1, "0_george_0").integers(0, 1000, 4).tolist() and len(set(drawn)) > 1
+    assert seeded_generator(0, 1, "0_george_0").integers(0, 1000, 4).tolist() == [681, 591, 973, 21]

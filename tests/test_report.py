@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from ptm_mini.config import Situation
+from ptm_mini.data import Batch
 from ptm_mini.evaluate import Score, average, evaluate, measure
 from ptm_mini.report import bar_chart, gallery, table
 
@@ -35,7 +36,7 @@ def test_pictures_are_drawn_and_bars_end_where_they_should():
 
 
 class FakeSet:
-    """Three samples whose features say their class."""
+    """Three blank samples of known classes."""
     labels = torch.tensor([0, 1, 1])
 
     def indices(self, split, situation):
@@ -43,7 +44,6 @@ class FakeSet:
         return torch.arange(3)
 
     def batch(self, indices, normalisation):
-        from ptm_mini.data import Batch
         return Batch(torch.zeros(len(indices), 4, 2), torch.zeros(len(indices), 3, 2, 2), self.labels[indices],
                      torch.zeros(len(indices), dtype=torch.long), [f"s{i}" for i in indices.tolist()])
 
