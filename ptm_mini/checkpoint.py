@@ -1,25 +1,31 @@
-"""The run folder: config.json, backbone.pt and one prompt file a situation, written whole and read strictly."""
+"""The run folder: config.json, backbone.pt and, for each method, what it learned; written whole and read strictly."""
 import hashlib
 import io
 import json
+import os
 import zipfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 
+from ptm_mini.baselines import MODELS, merge
 from ptm_mini.config import Config, InputError, Situation
+from ptm_mini.cost import Cost
 from ptm_mini.data import Normalisation
 from ptm_mini.files import write_file
-from ptm_mini.model import Backbone, PromptedModel
+from ptm_mini.model import Backbone, CaseModels, PromptedModel, frozen
 from ptm_mini.overrides import from_dict
-from ptm_mini.prompts import PromptSet
+from ptm_mini.router import Router
 
-BACKBONE_FILE = "backbone.pt"
+BACKBONE_FILE, ROUTER_FILE, COSTS_FILE = "backbone.pt", "router.pt", "costs.json"
 
 
-def prompt_file(situation):
-    return f"prompts-{situation.label}.pt"
+def files_of(method):
+    """The names of the files that hold what a method learned; the prompts' come with the router's."""
+    if method == "full_mixed":
+        return ["full_mixed.pt"]
+    return [f"{method}-{situation.label}.pt" for situation in Situation] + [ROUTER_FILE] * (method == "prompt")
 
 
 @dataclass(frozen=True)
@@ -29,14 +35,16 @@ class Run:
     classes: list                     # K names
     normalisation: Normalisation
     data: str                         # the set's folder, absolute
-    prompted: bool                    # whether the prompt sets are trained too
+    trained: tuple = ()               # the members of METHODS that are there, as they were trained
+    backbone: str = BACKBONE_FILE     # the backbone's file, seen from the run folder: a variant uses another run's
 
     def facts(self):
         """What weights need to be used, as JSON can hold it."""
         return {"config": asdict(self.config), "classes": self.classes, "normalisation": self.normalisation._asdict()}
 
     def files(self):
-        return [BACKBONE_FILE, *map(prompt_file, Situation)] if self.prompted else [BACKBONE_FILE]
+        """{method: names of its files}"""
+        return {method: [self.backbone] if method == "backbone" else files_of(method) for method in self.trained}
 
 
 def fingerprint(backbone):
@@ -54,24 +62,50 @@ def as_bytes(content):
     return buffer.getvalue()
 
 
-def on_cpu(module):
-    return {name: tensor.cpu() for name, tensor in module.state_dict().items()}
+def learned(model):
+    """What a model learns, {name: tensor on the CPU}: the parameters that have gradients."""
+    return {name: p.detach().cpu() for name, p in model.named_parameters() if p.requires_grad}
 
 
-def save_backbone(folder, run, backbone):
-    """Write backbone.pt and config.json; `folder` is made if need be."""
+def save_backbone(folder, run, backbone, costs):
+    """Write backbone.pt and config.json; `folder` is made if need be. returns Run, as it is now"""
     folder.mkdir(parents=True, exist_ok=True)
-    write_file(folder / BACKBONE_FILE, as_bytes(on_cpu(backbone)))
-    write_index(folder, run)
+    write_file(folder / BACKBONE_FILE, as_bytes({name: tensor.cpu() for name, tensor in backbone.state_dict().items()}))
+    return add_to_index(folder, run, "backbone", costs)
 
 
-def save_prompts(folder, run, backbone, sets):
-    """Write the four prompt files, each of use alone, and config.json anew. run: as it is with them, `prompted`"""
+def save_method(folder, run, method, backbone, models, costs):
+    """Write what each model learned, a file each and of use alone, and config.json anew.
+
+    models   in the order of files_of(method)
+    costs    list of Cost, one a stage
+    returns  Run, as it is now
+    """
+    folder.mkdir(parents=True, exist_ok=True)
     trained_on = fingerprint(backbone)
-    for situation, prompt_set in zip(Situation, sets):
-        content = {**run.facts(), "situation": situation.label, "backbone": trained_on, "weights": on_cpu(prompt_set)}
-        write_file(folder / prompt_file(situation), as_bytes(content))
+    for name, model in zip(files_of(method), models, strict=True):
+        content = {**run.facts(), "method": method, "file": name, "backbone": trained_on, "weights": learned(model)}
+        write_file(folder / name, as_bytes(content))
+    return add_to_index(folder, run, method, costs)
+
+
+def new_variant(folder, run, target, config):
+    """A new run folder `target` for other settings on the backbone of the run in `folder`, which stays where it is.
+
+    returns  Run, with nothing but the backbone
+    """
+    target.mkdir(parents=True)
+    variant = replace(run, config=config, trained=(), backbone=os.path.relpath(folder / run.backbone, target))
+    return add_to_index(target, variant, "backbone", load_costs(folder, run.trained)["backbone"])
+
+
+def add_to_index(folder, run, method, costs):
+    all_costs = {**load_costs(folder, run.trained), method: costs}
+    content = {name: [cost._asdict() for cost in stages] for name, stages in all_costs.items()}
+    write_file(folder / COSTS_FILE, (json.dumps(content, indent=1) + "\n").encode())
+    run = replace(run, trained=(*run.trained, method))
     write_index(folder, run)
+    return run
 
 
 def write_index(folder, run):
@@ -79,7 +113,8 @@ def write_index(folder, run):
 
     It is written last: a run that broke off while it was saved does not name the files of its last stage.
     """
-    facts = {**run.facts(), "data": run.data, "files": {name: sha256((folder / name).read_bytes()) for name in run.files()}}
+    facts = {**run.facts(), "data": run.data, "trained": run.trained, "backbone": run.backbone,
+             "files": {name: sha256((folder / name).read_bytes()) for names in run.files().values() for name in names}}
     facts["sha256"] = digest_of(facts)
     write_file(folder / "config.json", (json.dumps(facts, indent=1) + "\n").encode())
 
@@ -115,46 +150,80 @@ def load_run(folder):
         if sha256((folder / name).read_bytes()) != digest:
             raise InputError(f"{folder / name}: was altered after it was saved; restore it or train again")
     return Run(from_dict(Config, facts["config"]), facts["classes"], Normalisation(**facts["normalisation"]), facts["data"],
-               prompted=len(facts["files"]) > 1)
+               tuple(facts["trained"]), facts["backbone"])
+
+
+def load_costs(folder, methods):
+    """{method: list of Cost} of a run's methods, from costs.json"""
+    path = folder / COSTS_FILE
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8")) if methods else {}
+        return {method: [Cost(**cost) for cost in saved[method]] for method in methods}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not there or not whole; expected the costs of {', '.join(methods)}: restore it") from error
+
+
+def sizes(folder, run):
+    """{method: bytes of its files}, the router's not counted"""
+    return {method: sum((folder / name).stat().st_size for name in names if name != ROUTER_FILE)
+            for method, names in run.files().items()}
 
 
 def load_backbone(folder, run):
+    path = folder / run.backbone
     backbone = Backbone(run.config, len(run.classes))
-    load_weights(backbone, torch.load(folder / BACKBONE_FILE, weights_only=True), folder / BACKBONE_FILE)
+    try:
+        backbone.load_state_dict(torch.load(path, weights_only=True))
+    except RuntimeError as error:
+        raise InputError(f"{path}: its weights do not fit the run's settings; expected the files of one run") from error
     return backbone
 
 
-def load_prompt_set(path, backbone):
-    """Read one prompt file for a backbone.
+def load_learned(path, backbone, trained_on):
+    """Read one file of a method for a backbone.
 
-    returns  PromptSet, Situation
-    raises   InputError where the file is missing, is no prompt file or was trained on another backbone
+    trained_on  the backbone's fingerprint
+    returns     the model, and the file's own name: whose situation it is
+    raises      InputError where the file is missing, is of another kind or was trained on another backbone
     """
     if not path.is_file():
-        raise InputError(f"{path}: no such file; train it with  python train.py --stage prompts --out {path.parent}")
+        raise InputError(f"{path}: no such file; expected one that train.py saved")
     content = torch.load(path, weights_only=True) if zipfile.is_zipfile(path) else {}
-    if "situation" not in content:
-        raise InputError(f"{path}: no prompt file; expected one that train.py saved")
-    trained_on, situation = content["backbone"], Situation[content["situation"].upper()]
-    this_one = fingerprint(backbone)
-    if trained_on != this_one:
-        raise InputError(f"{path}: trained on backbone {trained_on[:12]}, this one is {this_one[:12]}; "
-                         f"expected the same: train the prompts again on this backbone")
-    prompt_set = PromptSet(from_dict(Config, content["config"]), backbone.head, torch.Generator())
-    load_weights(prompt_set, content["weights"], path)
-    return prompt_set, situation
+    if "method" not in content:
+        raise InputError(f"{path}: holds no prompts or other method; expected a file that train.py saved")
+    if content["backbone"] != trained_on:
+        raise InputError(f"{path}: trained on backbone {content['backbone'][:12]}, this one is {trained_on[:12]}; "
+                         f"expected the same: train it again on this backbone")
+    config = from_dict(Config, content["config"])
+    model = (Router(backbone) if content["file"] == ROUTER_FILE
+             else MODELS[content["method"]](backbone, config, torch.Generator()))
+    own, weights = {name: p for name, p in model.named_parameters() if p.requires_grad}, content["weights"]
+    if {name: p.shape for name, p in own.items()} != {name: p.shape for name, p in weights.items()}:
+        raise InputError(f"{path}: its weights do not fit its settings; restore it or train it again")
+    with torch.no_grad():
+        for name, p in own.items():
+            p.copy_(weights[name])
+    return model.requires_grad_(False), content["file"]
 
 
-def load_weights(module, weights, path):
-    try:
-        module.load_state_dict(weights)
-    except RuntimeError as error:
-        raise InputError(f"{path}: its weights do not fit the run's settings; expected the files of one run") from error
-
-
-def load_model(folder, run):
-    """The run's backbone with its prompt sets, or with none where only the backbone was trained. returns PromptedModel"""
+def load_models(folder, run):
+    """The run's models, ready for evaluation. returns Backbone, {method: model}, Router or None"""
     backbone = load_backbone(folder, run)
-    trained = Situation if run.prompted else []
-    sets = [load_prompt_set(folder / prompt_file(situation), backbone)[0] for situation in trained]
-    return PromptedModel(backbone, sets).eval()
+    trained_on, models, router = fingerprint(backbone), {}, None
+    for method in run.trained:
+        if method == "backbone":
+            continue
+        found = []
+        for name in files_of(method):
+            model, says = load_learned(folder / name, backbone, trained_on)
+            if says != name:
+                raise InputError(f"{folder / name}: was saved as {says}; give it back its name")
+            found.append(model)
+        if method == "prompt":
+            *found, router = found
+            models[method] = PromptedModel(backbone, [model.set for model in found])
+        elif method == "full_mixed":
+            models[method] = found[0]
+        else:
+            models[method] = CaseModels(map(merge, found))
+    return frozen(backbone), models, router

@@ -1,9 +1,10 @@
 """Every setting with its default, the four situations, and the errors a user can cause. Nothing here needs torch."""
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from enum import IntEnum
 
 FRAME_LENGTH_MS, FRAME_SHIFT_MS = 25, 10          # Kaldi's analysis window and hop
 FUSION_KINDS = ("cross", "audio_to_image", "image_to_audio", "none")
+METHODS = ("backbone", "prompt", "head", "lora", "adapter", "full_per_situation", "full_mixed")     # rows of the tables
 
 
 class InputError(ValueError):
@@ -87,8 +88,22 @@ class PromptConfig:
     length: int = 8               # P, tokens per modality and place
     input_depth: int = 4          # encoder blocks with prompts of their own: 1 shallow, depth deep, 0 none
     attention: bool = True        # prompts in the fusion blocks' keys and values
+    joint: bool = False           # prompts in the joint blocks too, which the paper has not
     tune_head: bool = True        # each set trains its own copy of the head, as the paper's code does
     initial_std: float = 0.02     # of the normal distribution that fresh prompts are drawn from
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    rank: int = 4
+    alpha: float = 8.0            # the update is scaled by alpha / rank
+    tune_head: bool = True
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    bottleneck: int = 4
+    tune_head: bool = True
 
 
 @dataclass(frozen=True)
@@ -128,11 +143,21 @@ class TrainConfig:
     backbone: StageConfig = StageConfig(epochs=20, learning_rate=1e-3, weight_decay=0.05)
     prompts: StageConfig = StageConfig(epochs=8, learning_rate=1e-2)        # each set alone
     together: StageConfig = StageConfig(epochs=6, learning_rate=4e-3)       # then the four sets at once
+    router: StageConfig = StageConfig(epochs=6, learning_rate=1e-2)         # and what chooses among them
+    head: StageConfig = StageConfig(epochs=8, learning_rate=1e-2)
+    lora: StageConfig = StageConfig(epochs=8, learning_rate=3e-3)
+    adapter: StageConfig = StageConfig(epochs=8, learning_rate=3e-3)
+    full_per_situation: StageConfig = StageConfig(epochs=8, learning_rate=3e-4, weight_decay=0.05)
+    full_mixed: StageConfig = StageConfig(epochs=16, learning_rate=1e-3, weight_decay=0.05)
     label_smoothing: float = 0.1
     audio_shift: float = 0.25     # augmentation: sounds move in time by up to this share of T,
     image_shift: float = 0.04     # pictures by up to this share of H and W
-    fraction: float = 1.0         # share of the training split that prompts learn from (the paper: 0.3)
+    fraction: float = 1.0         # share of the training split for all but the backbone (the paper: 0.3)
     seed: int = 0                 # of weights, order, augmentation and damage
+
+
+STAGES = {"backbone": ("backbone",), "prompt": ("prompts", "together", "router"),
+          **{method: (method,) for method in METHODS[2:]}}       # the fields of TrainConfig that a method reads
 
 
 @dataclass(frozen=True)
@@ -141,6 +166,8 @@ class Config:
     image: ImageConfig = ImageConfig()
     model: ModelConfig = ModelConfig()
     prompts: PromptConfig = PromptConfig()
+    lora: LoraConfig = LoraConfig()
+    adapter: AdapterConfig = AdapterConfig()
     damage: DamageConfig = DamageConfig()
     train: TrainConfig = TrainConfig()
 
@@ -148,12 +175,9 @@ class Config:
         check(self)
 
 
-POSITIVE = ("audio.mels", "image.size", "model.width", "model.heads", "model.audio_patch", "model.image_patch",
-            "train.backbone.batch_size", "train.prompts.batch_size", "train.together.batch_size",
-            "train.backbone.learning_rate", "train.prompts.learning_rate", "train.together.learning_rate")
-NOT_NEGATIVE = ("model.depth", "model.fusion_depth", "model.joint_depth", "prompts.length", "prompts.initial_std",
-                "train.backbone.epochs", "train.prompts.epochs", "train.together.epochs", "train.seed",
-                "train.backbone.weight_decay", "train.prompts.weight_decay", "train.together.weight_decay")
+POSITIVE = ("mels", "size", "width", "heads", "audio_patch", "image_patch", "rank", "bottleneck", "batch_size",
+            "learning_rate")
+NOT_NEGATIVE = ("depth", "fusion_depth", "joint_depth", "length", "initial_std", "epochs", "seed", "weight_decay", "alpha")
 
 
 def check(config):
@@ -162,10 +186,12 @@ def check(config):
         if not good:
             raise InputError(f"setting {key}={get(config, key)}: expected {expected}")
 
-    for key in POSITIVE:
-        expect(0 < get(config, key) < float("inf"), key, "more than 0")
-    for key in NOT_NEGATIVE:
-        expect(0 <= get(config, key) < float("inf"), key, "0 or more")
+    for key in keys(config):
+        name, value = key.split(".")[-1], get(config, key)
+        if name in POSITIVE:
+            expect(0 < value < float("inf"), key, "more than 0")
+        if name in NOT_NEGATIVE:
+            expect(0 <= value < float("inf"), key, "0 or more")
     for where, strengths in (("alone", config.damage.alone), ("both", config.damage.both)):
         for name, value in vars(strengths).items():
             most, range_of = (float("inf"), "0 or more") if "gaussian" in name else (1, "0 to 1")
@@ -186,6 +212,16 @@ def check(config):
     expect(0 <= train.label_smoothing < 1, "train.label_smoothing", "0 or more, below 1")
     expect(0 <= train.audio_shift <= 0.5, "train.audio_shift", "0 to 0.5")
     expect(0 <= train.image_shift <= 0.5, "train.image_shift", "0 to 0.5")
+
+
+def keys(config, prefix=""):
+    """All dotted keys of a config, in order."""
+    for name in (field.name for field in fields(config)):
+        value = getattr(config, name)
+        if is_dataclass(value):
+            yield from keys(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name
 
 
 def get(config, key):

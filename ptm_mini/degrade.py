@@ -61,34 +61,37 @@ def pixelate(image, share, generator):
 AUDIO_KINDS = {"audio_gaussian": add_gaussian, "audio_shift": shift_time, "audio_mask": mask_time}
 IMAGE_KINDS = {"image_gaussian": add_gaussian_clamped, "image_blur": blur, "image_pixelate": pixelate}
 MISSING = "missing"
+ALL_KINDS = (*AUDIO_KINDS, *IMAGE_KINDS, MISSING)
 
 
-def degrade_modality(x, kinds, strengths, generator, can_be_missing):
+def degrade_modality(x, functions, strengths, generator, kinds):
     """Draw one kind, evenly, and apply it. x: one sample's audio [T, M] or image [3, H, W]; returns the same shape"""
-    kind = generator.choice([*kinds, MISSING] if can_be_missing else [*kinds])
-    return torch.zeros_like(x) if kind == MISSING else kinds[kind](x, getattr(strengths, kind), generator)
+    kind = generator.choice([kind for kind in (*functions, MISSING) if kind in kinds])
+    return torch.zeros_like(x) if kind == MISSING else functions[kind](x, getattr(strengths, kind), generator)
 
 
-def degrade(audio, image, situation, missing, damage, generator):
+def degrade(audio, image, situation, missing, damage, generator, kinds=ALL_KINDS):
     """Damage one sample.
 
     audio [T, M], image [3, H, W]  normalised
     situation  Situation to put it in
     missing    Situation of the modalities that it really lacks: those stay all 0
     damage     DamageConfig
+    kinds      names of the kinds that can be drawn; "missing" never is in NOISY_BOTH
     returns    audio, image
     """
-    alone = situation != Situation.NOISY_BOTH
-    strengths = damage.alone if alone else damage.both
+    strengths = damage.alone
+    if situation == Situation.NOISY_BOTH:
+        strengths, kinds = damage.both, [kind for kind in kinds if kind != MISSING]
     to_damage = situation & ~missing
     if to_damage & Situation.NOISY_AUDIO:
-        audio = degrade_modality(audio, AUDIO_KINDS, strengths, generator, can_be_missing=alone)
+        audio = degrade_modality(audio, AUDIO_KINDS, strengths, generator, kinds)
     if to_damage & Situation.NOISY_IMAGE:
-        image = degrade_modality(image, IMAGE_KINDS, strengths, generator, can_be_missing=alone)
+        image = degrade_modality(image, IMAGE_KINDS, strengths, generator, kinds)
     return audio, image
 
 
-def degrade_batch(batch, situations, damage, seed, epoch):
+def degrade_batch(batch, situations, damage, seed, epoch, kinds=ALL_KINDS):
     """Damage each sample of a batch by its own situation; evaluation is epoch 0, training counts from 1.
 
     batch       Batch with audio [B, T, M], image [B, 3, H, W], missing [B] and B ids
@@ -96,7 +99,7 @@ def degrade_batch(batch, situations, damage, seed, epoch):
     returns     audio [B, T, M], image [B, 3, H, W], situations [B] with what is missing added
     """
     samples = [degrade(audio, image, Situation(int(situation)), int(missing), damage,
-                       seeded_generator(seed, epoch, sample_id))
+                       seeded_generator(seed, epoch, sample_id), kinds)
                for audio, image, situation, missing, sample_id
                in zip(batch.audio, batch.image, situations, batch.missing, batch.ids)]
     audio, image = (torch.stack(parts) for parts in zip(*samples))

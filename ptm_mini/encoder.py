@@ -19,8 +19,8 @@ class Encoder(nn.Module):
     def forward(self, pixels, prompts):
         """
         pixels   [B, C, height, width]
-        prompts  [B, L, P, D]  input-level prompts: each of the first L blocks gets P fresh ones before the tokens.
-                               Behind block L the last ones flow on like any token; they leave at the end.
+        prompts  [1 or B, L, P, D]  input-level prompts: each of the first L blocks gets P fresh ones before the
+                 tokens. Behind block L the last ones flow on like any token; they leave at the end.
         returns  [B, N, D]
         """
         tokens = self.patches(pixels).flatten(2).transpose(1, 2)                   # [B, N, D], row-major
@@ -29,6 +29,6 @@ class Encoder(nn.Module):
         for i, block in enumerate(self.blocks):
             fresh = prompts[:, i] if i < L else None
             if i == L - 1 and L < len(self.blocks):                                # the last ones stay: now tokens too
-                tokens, fresh = torch.cat([fresh, tokens], dim=1), None            # [B, P+N, D]
+                tokens, fresh = torch.cat([fresh.expand(len(tokens), -1, -1), tokens], dim=1), None     # [B, P+N, D]
             tokens = block(tokens, fresh)                                          # others are read by this block alone
         return tokens[:, -N:]

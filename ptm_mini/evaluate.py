@@ -1,4 +1,4 @@
-"""Accuracy of each strategy in each situation. The damage is drawn once and shown to every strategy alike."""
+"""How good each method is in each situation. The damage is drawn once and shown to every method alike."""
 from typing import NamedTuple
 
 import torch
@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from ptm_mini.config import Situation
 from ptm_mini.data import in_batches
-from ptm_mini.degrade import degrade_batch
+from ptm_mini.degrade import ALL_KINDS, degrade_batch
 
 BATCH_SIZE = 128                  # fixed, so that a run's figures do not depend on how it was trained
 EVALUATION_EPOCH = 0              # training counts from 1: no training damage is met again
@@ -14,46 +14,92 @@ EVALUATION_EPOCH = 0              # training counts from 1: no training damage i
 
 class Score(NamedTuple):
     accuracy: float               # share of samples whose highest score is the right class
+    macro_f1: float               # mean over the classes of 2 precision recall / (precision + recall)
     loss: float                   # mean cross-entropy, in nats
     samples: int
 
 
-def strategies_of(model):
-    """{name: scores(audio, image, situations) [B, K]} of a PromptedModel, in the order of the tables.
+def told(model, situation):
+    """The model's answers as if every sample were in this one situation."""
+    return lambda audio, image, situations: model.situation(audio, image, torch.full_like(situations, situation))
 
-    A model without prompt sets has the first alone.
+
+def routed(model, router):
+    """The model's answers with the situations that the router picks."""
+    return lambda audio, image, situations: model.situation(audio, image, router.pick(audio, image))
+
+
+def lowest_entropy(model):
+    """Of the answers for all four situations, each sample's surest one: a reference that needs no router."""
+    def scores_of(audio, image, situations):
+        scores = torch.stack([told(model, situation)(audio, image, situations) for situation in Situation])    # [S, B, K]
+        log_p = scores.log_softmax(dim=-1)
+        surest = (log_p.exp() * log_p).sum(dim=-1).argmax(dim=0)                                               # [B]
+        return scores[surest, torch.arange(len(audio), device=surest.device)]
+
+    return scores_of
+
+
+def strategies_of(backbone, models, router):
+    """What the tables have rows of: {row: function(audio, image, situations [B]) -> scores [B, K]}.
+
+    models  {method: PromptedModel, CaseModels or, for full_mixed, one model that needs no situation}
+    router  Router or None
+    A row's name is the method's and, where the method has something for each situation, how that is chosen:
+    "situation" knows the true one, the others know nothing.
     """
-    strategies = {"backbone": lambda audio, image, situations: model.backbone(audio, image)}
-    if model.sets:
-        strategies["situation"] = model.situation
-        strategies["concat"] = lambda audio, image, situations: model.concat(audio, image)
-    return strategies
+    rows = {"backbone": lambda audio, image, situations: backbone(audio, image)}
+    for method, model in models.items():
+        if method == "full_mixed":
+            rows[method] = lambda audio, image, situations, model=model: model(audio, image)
+            continue
+        rows[f"{method} situation"] = model.situation
+        if method == "prompt":
+            rows["prompt concat"] = lambda audio, image, situations, model=model: model.concat(audio, image)
+        if router is not None:
+            rows[f"{method} routed"] = routed(model, router)
+        if method == "prompt":
+            rows["prompt lowest_entropy"] = lowest_entropy(model)
+    return rows
 
 
-def damaged(batch, situation, config):
-    """A whole batch in one situation, as every strategy sees it. returns audio, image, situations [B]"""
-    situations = torch.full_like(batch.missing, situation)
-    return degrade_batch(batch, situations, config.damage, config.train.seed, EVALUATION_EPOCH)
+def damaged(batch, situation, config, kinds=ALL_KINDS):
+    """A Batch put into a situation: audio, image and situations, drawn as evaluation draws them"""
+    situations = torch.full_like(batch.labels, situation)
+    return degrade_batch(batch, situations, config.damage, config.train.seed, EVALUATION_EPOCH, kinds)
+
+
+def damaged_batches(data, split, situation, config, normalisation, device, kinds=ALL_KINDS):
+    """Yield audio, image, situations and labels of a whole split, on the device."""
+    for some in in_batches(data.indices(split, situation), BATCH_SIZE):
+        batch = data.batch(some, normalisation)
+        yield [x.to(device) for x in (*damaged(batch, situation, config, kinds), batch.labels)]
+
+
+def score_of(confusion, loss):
+    """confusion [K, K] counts, true class by answer; loss: summed"""
+    right, n = confusion.diag(), confusion.sum()
+    f1 = 2 * right / (confusion.sum(dim=0) + confusion.sum(dim=1)).clamp(min=1)
+    present = confusion.sum(dim=1) > 0                                     # a class without samples has no F1
+    return Score(float(right.sum() / n), float(f1[present].mean()), loss / int(n), int(n))
 
 
 @torch.no_grad()
-def measure(strategies, data, split, situation, config, normalisation, device):
+def measure(strategies, data, split, situation, config, normalisation, device, kinds=ALL_KINDS):
     """Score each strategy on a split, damaged by one situation.
 
     strategies  {name: function(audio [B, T, M], image [B, 3, H, W], situations [B]) -> scores [B, K]}
     returns     {name: Score}
     """
-    indices = data.indices(split, situation)
-    correct, loss = dict.fromkeys(strategies, 0), dict.fromkeys(strategies, 0.0)
-    for some in in_batches(indices, BATCH_SIZE):
-        batch = data.batch(some, normalisation)
-        inputs, labels = [x.to(device) for x in damaged(batch, situation, config)], batch.labels.to(device)
+    K = len(data.classes)
+    confusion = {name: torch.zeros(K * K, dtype=torch.double) for name in strategies}
+    loss = dict.fromkeys(strategies, 0.0)
+    for *inputs, labels in damaged_batches(data, split, situation, config, normalisation, device, kinds):
         for name, scores_of in strategies.items():
             scores = scores_of(*inputs).float()
-            correct[name] += int((scores.argmax(dim=1) == labels).sum())
+            confusion[name] += torch.bincount((labels * K + scores.argmax(dim=1)).cpu(), minlength=K * K)
             loss[name] += float(F.cross_entropy(scores, labels, reduction="sum"))
-    n = len(indices)
-    return {name: Score(correct[name] / n, loss[name] / n, n) for name in strategies}
+    return {name: score_of(confusion[name].view(K, K), loss[name]) for name in strategies}
 
 
 def evaluate(strategies, data, split, config, normalisation, device):
@@ -62,9 +108,21 @@ def evaluate(strategies, data, split, config, normalisation, device):
             for situation in Situation}
 
 
-def average(scores, strategy):
-    """Mean accuracy over the situations, each counting the same."""
-    return sum(row[strategy].accuracy for row in scores.values()) / len(scores)
+@torch.no_grad()
+def routes(router, data, split, config, normalisation, device):
+    """How often the router picks what, [S, S] counts: true situation by picked one."""
+    S = len(Situation)
+    counts = torch.zeros(S * S, dtype=torch.double)
+    for situation in Situation:
+        for audio, image, situations, _ in damaged_batches(data, split, situation, config, normalisation, device):
+            counts += torch.bincount((situations * S + router.pick(audio, image)).cpu(), minlength=S * S)
+    return counts.view(S, S)
+
+
+def mean_score(scores):
+    """Every figure averaged, each score counting the same; `samples` summed."""
+    accuracy, macro_f1, loss, samples = zip(*scores)
+    return Score(*(sum(figure) / len(figure) for figure in (accuracy, macro_f1, loss)), sum(samples))
 
 
 @torch.no_grad()

@@ -1,5 +1,4 @@
 """Fusion: the two streams read each other by cross-attention, which prompts can join as further keys and values."""
-import torch
 from torch import nn
 
 from ptm_mini.layers import LAYER_NORM_EPS, Attention, Mlp
@@ -17,13 +16,12 @@ class CrossUpdate(nn.Module):
 
     def forward(self, tokens, context, prompts):
         """
-        tokens   [B, N, D]  the stream being updated: queries
-        context  [B, L, D]  the other stream: keys and values
-        prompts  [B, P, D]  attention-level prompts, which join the context before its projection to keys and values
-        returns  [B, N, D]  the updated stream
+        tokens   [B, N, D]       the stream being updated: queries
+        context  [B, L, D]       the other stream: keys and values
+        prompts  [1 or B, P, D]  attention-level prompts, which join the context and are projected like it
+        returns  [B, N, D]       the updated stream
         """
-        context = torch.cat([prompts, self.norm_context(context)], dim=1)         # [B, P+L, D]
-        tokens = tokens + self.attention(self.norm_tokens(tokens), context)
+        tokens = tokens + self.attention(self.norm_tokens(tokens), self.norm_context(context), prompts)
         return tokens + self.mlp(self.norm_mlp(tokens))
 
 
@@ -36,7 +34,7 @@ class FusionBlock(nn.Module):
         self.update_image = CrossUpdate(model) if model.image_reads_audio else None
 
     def forward(self, audio, image, audio_prompts, image_prompts):
-        """audio, image [B, N_a, D], [B, N_v, D]; prompts [B, P, D] of the modality they join; returns both streams"""
+        """audio, image [B, N_a, D], [B, N_v, D]; prompts [1 or B, P, D] of the modality they join; returns both streams"""
         fused_audio = audio if self.update_audio is None else self.update_audio(audio, image, image_prompts)
         fused_image = image if self.update_image is None else self.update_image(image, audio, audio_prompts)
         return fused_audio, fused_image

@@ -7,7 +7,7 @@ from torch import nn
 from ptm_mini.encoder import Encoder
 from ptm_mini.fusion import CrossUpdate, FusionBlock
 from ptm_mini.layers import LAYER_NORM_EPS, Block
-from ptm_mini.prompts import choose, no_prompts, side_by_side
+from ptm_mini.prompts import PromptSet, choose, no_prompts, side_by_side
 
 
 class Backbone(nn.Module):
@@ -25,29 +25,36 @@ class Backbone(nn.Module):
         self.head = nn.Sequential(nn.LayerNorm(model.width, eps=LAYER_NORM_EPS), nn.Linear(model.width, classes))
         self.audio_shape, self.image_shape = (audio.frames, audio.mels), (3, image.size, image.size)
 
-    def features(self, audio, image, prompts=None):
+    def no_prompts(self):
+        return no_prompts(len(self.fusion), len(self.joint), like=self.norm.weight)
+
+    def encode(self, audio, image, prompts=None):
         """
         audio    [B, T, M]     normalised log-mel
         image    [B, 3, H, W]  normalised pixels
         prompts  PromptTokens or None
-        returns  [B, D]        what the head sees: the mean over all tokens of both modalities
+        returns  [B, N_a, D], [B, N_v, D]  what each encoder makes of its modality
         """
         if audio.shape[1:] != self.audio_shape or image.shape[1:] != self.image_shape or len(audio) != len(image):
             raise ValueError(f"audio {list(audio.shape)} and image {list(image.shape)}; expected "
                              f"[B, {self.audio_shape}] and [B, {self.image_shape}]")
-        if prompts is None:
-            prompts = no_prompts(len(audio), len(self.fusion), like=self.norm.weight)
-        audio = self.audio_encoder(audio.transpose(1, 2)[:, None], prompts.audio_input)            # [B, N_a, D]
-        image = self.image_encoder(image, prompts.image_input)                                     # [B, N_v, D]
+        prompts = prompts or self.no_prompts()
+        return (self.audio_encoder(audio.transpose(1, 2)[:, None], prompts.audio_input),
+                self.image_encoder(image, prompts.image_input))
+
+    def features(self, audio, image, prompts=None):
+        """As `encode`; returns [B, D], what the head sees: the mean over all tokens of both modalities"""
+        prompts = prompts or self.no_prompts()
+        audio, image = self.encode(audio, image, prompts)                                          # [B, N_a or N_v, D]
         for i, block in enumerate(self.fusion):
             audio, image = block(audio, image, prompts.audio_attention[:, i], prompts.image_attention[:, i])
         tokens = torch.cat([audio, image], dim=1)                                                  # [B, N_a+N_v, D]
-        for block in self.joint:
-            tokens = block(tokens)
+        for i, block in enumerate(self.joint):
+            tokens = block(tokens, prompts.joint[:, i])
         return self.norm(tokens).mean(dim=1)
 
     def forward(self, audio, image, prompts=None):
-        """As `features`; returns logits [B, K]"""
+        """As `encode`; returns logits [B, K]"""
         return self.head(self.features(audio, image, prompts))
 
 
@@ -69,6 +76,39 @@ def initialise(backbone, generator):
             update.mlp.fc2.weight.zero_()
 
 
+def frozen(backbone):
+    """The backbone itself, in eval mode and without gradients. Nothing in it behaves otherwise in training."""
+    return backbone.eval().requires_grad_(False)
+
+
+class Prompted(nn.Module):
+    """A frozen backbone with one prompt set, called like the backbone; only the set has gradients."""
+
+    def __init__(self, backbone, config, generator):
+        """generator: torch.Generator that the fresh prompts are drawn from"""
+        super().__init__()
+        self.backbone, self.set = frozen(backbone), PromptSet(config, backbone.head, generator)
+
+    def forward(self, audio, image):
+        """audio [B, T, M], image [B, 3, H, W]; returns logits [B, K]"""
+        return (self.set.head or self.backbone.head)(self.backbone.features(audio, image, self.set.tokens()))
+
+
+class CaseModels(nn.Module):
+    """One model for each situation, of whatever method."""
+
+    def __init__(self, models):
+        """models: functions of audio and image to logits, in the order of Situation"""
+        super().__init__()
+        self.models = nn.ModuleList(models)
+
+    def situation(self, audio, image, situations):
+        """Each sample goes through the model of its own situation. situations [B] long; returns logits [B, K]"""
+        own = [(situations == situation).nonzero()[:, 0] for situation in situations.unique()]
+        scores = [self.models[situations[some[0]]](audio[some], image[some]) for some in own]
+        return torch.cat(scores)[torch.cat(own).argsort()]
+
+
 class PromptedModel(nn.Module):
     """A frozen backbone with the prompt sets of the four situations; only the sets have gradients.
 
@@ -78,27 +118,20 @@ class PromptedModel(nn.Module):
     def __init__(self, backbone, sets):
         """sets: PromptSets in the order of Situation"""
         super().__init__()
-        self.backbone, self.sets = backbone.requires_grad_(False), nn.ModuleList(sets)
-        self.train()
-
-    def train(self, training=True):
-        """Only the sets switch; the frozen backbone stays in eval mode."""
-        super().train(training)
-        self.backbone.eval()
-        return self
+        self.backbone, self.sets = frozen(backbone), nn.ModuleList(sets)
 
     def per_head(self, features):
         """[B, D] -> [S, B, K], what each set's head says; the backbone's where the set has none"""
         return torch.stack([(s.head or self.backbone.head)(features) for s in self.sets])
 
     def situation(self, audio, image, situations):
-        """Each sample with the set of its own situation. situations [B] long, in the order of the sets"""
+        """Each sample with the set of its own situation, all in one pass. situations [B] long, in the order of the sets"""
         features = self.backbone.features(audio, image, choose(self.sets, situations))
         return self.per_head(features)[situations, torch.arange(len(audio), device=situations.device)]
 
     def concat(self, audio, image):
         """All sets side by side: nothing needs to be known. Tuned heads are averaged as probabilities."""
-        features = self.backbone.features(audio, image, side_by_side(self.sets, len(audio)))
+        features = self.backbone.features(audio, image, side_by_side(self.sets))
         if self.sets[0].head is None:
             return self.backbone.head(features)
         probabilities = self.per_head(features).softmax(dim=-1).mean(dim=0)

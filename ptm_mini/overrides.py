@@ -5,17 +5,20 @@ python train.py --set model.width=64 --set prompts.length=4
 import dataclasses
 import difflib
 
-from ptm_mini.config import InputError, get
+from ptm_mini.config import METHODS, STAGES, InputError, get, keys
 
 
-def keys(config, prefix=""):
-    """All dotted keys of a config, in order."""
-    for name in (f.name for f in dataclasses.fields(config)):
-        value = getattr(config, name)
-        if dataclasses.is_dataclass(value):
-            yield from keys(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name
+def reads(method, key):
+    """Whether what a member of METHODS learns depends on a setting."""
+    group, _, rest = key.partition(".")
+    stage = rest.split(".")[0]
+    if group == "damage" or key == "train.fraction":
+        return method != "backbone"
+    if group == "train" and any(stage in STAGES[other] for other in METHODS):
+        return stage in STAGES[method]
+    if group in ("prompts", "lora", "adapter"):
+        return group.removesuffix("s") == method
+    return True
 
 
 def replace(config, changes):

@@ -7,12 +7,14 @@ from torch import nn
 
 
 class PromptTokens(NamedTuple):
-    """Extra context tokens for one batch. Input-level: one group a block of each encoder, L = input_depth.
-    Attention-level: one group a fusion block, F of them. No prompts: P = 0."""
-    audio_input: torch.Tensor         # [B, L, P, D]
-    image_input: torch.Tensor         # [B, L, P, D]
-    audio_attention: torch.Tensor     # [B, F, P, D]
-    image_attention: torch.Tensor     # [B, F, P, D]
+    """Extra context tokens for a batch, n = B or, the same for every sample, n = 1. Input-level: one group a block of
+    each encoder, L = input_depth. Attention-level: one group a fusion block, F of them; and, beyond the paper, one group
+    a joint block, J of them. No prompts: P = 0."""
+    audio_input: torch.Tensor         # [n, L, P, D]
+    image_input: torch.Tensor         # [n, L, P, D]
+    audio_attention: torch.Tensor     # [n, F, P, D]
+    image_attention: torch.Tensor     # [n, F, P, D]
+    joint: torch.Tensor               # [n, J, P, D]
 
 
 class PromptSet(nn.Module):
@@ -31,34 +33,34 @@ class PromptSet(nn.Module):
         shapes = PromptTokens(audio_input=(prompts.input_depth, prompts.length),
                               image_input=(prompts.input_depth, prompts.length),
                               audio_attention=(model.fusion_blocks, prompts.length * audio_is_read),
-                              image_attention=(model.fusion_blocks, prompts.length * image_is_read))
+                              image_attention=(model.fusion_blocks, prompts.length * image_is_read),
+                              joint=(model.joint_depth, prompts.length * prompts.joint))
         for place, shape in shapes._asdict().items():
             tokens = torch.randn(*shape, model.width, generator=generator) * prompts.initial_std
             self.register_parameter(place, nn.Parameter(tokens))
         self.head = copy.deepcopy(head).requires_grad_(True) if prompts.tune_head else None
 
     def tokens(self):
-        return PromptTokens(*(getattr(self, place) for place in PromptTokens._fields))
+        """PromptTokens with n = 1"""
+        return PromptTokens(*(getattr(self, place)[None] for place in PromptTokens._fields))
 
 
-def no_prompts(batch, fusion_blocks, like):
-    """PromptTokens of length 0 for `batch` samples, of the width, type and device of `like`, a tensor [..., D]."""
-    empty_input = like.new_zeros(batch, 0, 0, like.shape[-1])
-    empty_attention = like.new_zeros(batch, fusion_blocks, 0, like.shape[-1])
-    return PromptTokens(empty_input, empty_input, empty_attention, empty_attention)
+def no_prompts(fusion_blocks, joint_blocks, like):
+    """PromptTokens of length 0, of the width, type and device of `like`, a tensor [..., D]."""
+    groups = (0, 0, fusion_blocks, fusion_blocks, joint_blocks)
+    return PromptTokens(*(like.new_zeros(1, count, 0, like.shape[-1]) for count in groups))
 
 
 def choose(sets, situations):
-    """Each sample gets the set of its situation: P tokens in each place.
+    """Each sample gets the set of its situation: P tokens in each place, n = B.
 
     sets        PromptSets in the order of Situation
     situations  [B] long
     """
     # index_select, since the gradient of plain indexing sums its threads in any order: no two runs would be alike
-    return PromptTokens(*(torch.stack(place).index_select(0, situations) for place in zip(*(s.tokens() for s in sets))))
+    return PromptTokens(*(torch.cat(place).index_select(0, situations) for place in zip(*(s.tokens() for s in sets))))
 
 
-def side_by_side(sets, batch):
-    """Every sample gets all the sets at once, joined along the prompt axis: S * P tokens in each place."""
-    joined = (torch.cat(place, dim=1) for place in zip(*(s.tokens() for s in sets)))           # each [L or F, S*P, D]
-    return PromptTokens(*(place.expand(batch, -1, -1, -1) for place in joined))
+def side_by_side(sets):
+    """Every sample gets all the sets at once, joined along the prompt axis: S * P tokens in each place, n = 1."""
+    return PromptTokens(*(torch.cat(place, dim=2) for place in zip(*(s.tokens() for s in sets))))

@@ -1,82 +1,93 @@
-"""What people look at: the table, results.json, and two pictures drawn with Pillow."""
-import io
+"""What people read and look at: tables in Markdown, results.json, and the gallery of damaged samples."""
 import json
+import statistics
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from ptm_mini.charts import INK, as_png, font
 from ptm_mini.config import Situation
-from ptm_mini.evaluate import average
 from ptm_mini.image import denormalise
 
-COLOURS = {"backbone": "#9aa0a6", "situation": "#1a73e8", "concat": "#f29900"}
-INK, FAINT, RIGHT, WRONG = "#202124", "#dadce0", "#188038", "#d93025"
+RIGHT, WRONG = "#188038", "#d93025"
+NO_SPREAD = {"learns": "{:,.0f}", "stored kB": "{:,.0f}", "s/epoch": "{:.1f}", "step MB": "{:,.0f}"}     # not accuracies
 
 
-def table(scores):
-    """The main table as Markdown: a row for each situation and the average, a column for each strategy.
+def main_rows(scores, costs, sizes):
+    """The main table as numbers: accuracy in each situation, their average and worst, macro-F1, and what it cost.
 
-    scores  {Situation: {strategy: Score}}
+    scores   {Situation: {row: Score}}
+    costs    {method: list of Cost}
+    sizes    {method: bytes of its files}
+    returns  {row: {column: number}}
     """
-    strategies = list(scores[Situation.COMPLETE])
-    rows = [["situation", *strategies, "samples"]]
-    rows += [[situation.label, *(f"{row[name].accuracy:.3f}" for name in strategies), str(row[strategies[0]].samples)]
-             for situation, row in scores.items()]
-    rows.append(["average", *(f"{average(scores, name):.3f}" for name in strategies), ""])
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    lines = ["| " + " | ".join([row[0].ljust(widths[0])] + [cell.rjust(w) for cell, w in zip(row[1:], widths[1:])]) + " |"
-             for row in rows]
+    rows = {}
+    for row in scores[Situation.COMPLETE]:
+        method, own = row.split()[0], [scores[situation][row] for situation in scores]
+        accuracies = {situation.label: scores[situation][row].accuracy for situation in scores}
+        rows[row] = {**accuracies, "average": statistics.fmean(accuracies.values()), "worst": min(accuracies.values()),
+                     "macro-F1": statistics.fmean(score.macro_f1 for score in own), **cost_columns(costs[method], sizes[method])}
+    return rows
+
+
+def cost_columns(costs, size):
+    """Numbers that learn in one model, kB stored for each situation, seconds of training an epoch, MB a training step."""
+    stages = [cost for cost in costs if cost.stage != "router"]
+    epochs = sum(cost.epochs for cost in stages)
+    return {"learns": stages[0].parameters, "stored kB": size / len(Situation) / 1e3,
+            "s/epoch": sum(cost.seconds for cost in stages) / max(1, epochs), "step MB": max(cost.memory for cost in stages) / 1e6}
+
+
+def table(corner, tables):
+    """A table as Markdown; of several, one a seed, mean ± standard deviation. tables: list of {row: {column: number}}"""
+    columns = list(next(iter(tables[0].values())))
+    cells = [[corner, *columns]]
+    for row in tables[0]:
+        cells.append([row, *(cell([one[row][column] for one in tables], NO_SPREAD.get(column)) for column in columns)])
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    lines = ["| " + " | ".join([line[0].ljust(widths[0])] + [text.rjust(w) for text, w in zip(line[1:], widths[1:])]) + " |"
+             for line in cells]
     rule = "|" + "|".join(["-" * (widths[0] + 2)] + ["-" * (w + 1) + ":" for w in widths[1:]]) + "|"
     return "\n".join([lines[0], rule, *lines[1:]])
 
 
-def results_json(scores, facts):
-    """results.json as bytes: `facts`, "scores": {situation: {strategy: {accuracy, loss, samples}}} and "average":
-    {strategy: accuracy}."""
+def cell(values, without_spread):
+    if without_spread:
+        return without_spread.format(statistics.fmean(values))
+    return f"{statistics.fmean(values):.3f}" + (f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else "")
+
+
+def comparison(tables):
+    """Which rows differ from the first prompted one by more than the seeds do. tables: the main table of each seed"""
+    reference = next((row for row in tables[0] if row.startswith("prompt")), "backbone")
+    lines = [f"Average minus that of {reference!r}, seed by seed; larger where the mean exceeds the standard deviation:", "",
+             "| | difference | larger than the spread |", "|---|---:|---|"]
+    for row in (row for row in tables[0] if row != reference):
+        differences = [one[row]["average"] - one[reference]["average"] for one in tables]
+        mean, spread = statistics.fmean(differences), statistics.stdev(differences)
+        lines.append(f"| {row} | {mean:+.3f} ± {spread:.3f} | {'yes' if abs(mean) > spread else 'no'} |")
+    return "\n".join(lines)
+
+
+def results_json(scores, tables, facts):
+    """results.json as bytes: `facts`, "scores": {situation: {row: {accuracy, macro_f1, loss, samples}}}, "average":
+    {row: accuracy} and the other tables as they are printed."""
     content = {**facts,
                "scores": {situation.label: {name: score._asdict() for name, score in row.items()}
                           for situation, row in scores.items()},
-               "average": {name: average(scores, name) for name in scores[Situation.COMPLETE]}}
+               "average": {row: columns["average"] for row, columns in tables["main"].items()},
+               **{name: rows for name, rows in tables.items() if name != "main"}}
+    return as_json(content)
+
+
+def seeds_json(results):
+    """Several seeds' tables as bytes: {table: {row: {column: list, a number a seed}}}"""
+    return as_json({name: {row: {column: [one[name][row][column] for one in results] for column in columns}
+                           for row, columns in results[0][name].items()} for name in results[0]})
+
+
+def as_json(content):
     return (json.dumps(content, indent=1) + "\n").encode()
-
-
-def as_png(picture):
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
-
-
-def font(size):
-    return ImageFont.load_default(size)
-
-
-def bar_chart(scores, title):
-    """Accuracy as bars, situations x strategies and the average. returns PNG bytes"""
-    strategies = list(scores[Situation.COMPLETE])
-    groups = {situation.label: {name: score.accuracy for name, score in row.items()} for situation, row in scores.items()}
-    groups["average"] = {name: average(scores, name) for name in strategies}
-    bar, gap, left, top, height = 36, 34, 60, 80, 300
-    group_width = bar * len(strategies) + gap
-    picture = Image.new("RGB", (left + group_width * len(groups) + 20, top + height + 50), "white")
-    draw = ImageDraw.Draw(picture)
-    draw.text((left, 12), title, INK, font(18))
-    x = left
-    for name in strategies:
-        draw.rectangle((x, 46, x + 14, 60), COLOURS[name])
-        draw.text((x + 20, 44), name, INK, font(14))
-        x += 120
-    for tenth in range(0, 11, 2):
-        y = top + height - height * tenth / 10
-        draw.line((left, y, picture.width - 20, y), FAINT)
-        draw.text((left - 8, y), f"{tenth / 10:.1f}", INK, font(13), anchor="rm")
-    for g, (label, row) in enumerate(groups.items()):
-        x = left + gap / 2 + g * group_width
-        for i, name in enumerate(strategies):
-            y = top + height - height * row[name]
-            draw.rectangle((x + i * bar, y, x + (i + 1) * bar - 3, top + height), COLOURS[name])
-            draw.text((x + (i + 0.5) * bar, y - 3), f"{row[name]:.2f}", INK, font(12), anchor="mb")
-        draw.text((x + bar * len(strategies) / 2, top + height + 10), label, INK, font(14), anchor="ma")
-    return as_png(picture)
 
 
 def heat(spectrogram):

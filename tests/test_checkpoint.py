@@ -1,55 +1,85 @@
 """Run folders: whole, strict, and refusing whatever does not belong."""
 import json
-from dataclasses import replace as replace_field
 
 import pytest
 import torch
 
 from ptm_mini import checkpoint
-from ptm_mini.config import PRESETS, InputError, Situation
+from ptm_mini.baselines import MODELS
+from ptm_mini.config import METHODS, PRESETS, InputError, Situation
+from ptm_mini.cost import Cost
 from ptm_mini.data import Normalisation
-from ptm_mini.model import Backbone, PromptedModel, initialise
+from ptm_mini.model import Backbone, CaseModels, PromptedModel, frozen, initialise
 from ptm_mini.overrides import replace
-from ptm_mini.prompts import PromptSet
+from ptm_mini.router import Router
+
+COSTS = [Cost("stage", 10, 1, 1.0, 1000, 0.5, "CPU")]
 
 
-def make_run(folder, config, seed=0):
-    """A run of random weights. returns PromptedModel, Run"""
-    run = checkpoint.Run(config, ["dog", "rain", "wind"], Normalisation(-5.0, 4.0), "/somewhere", prompted=True)
+def make_models(method, backbone, config):
+    """The models of a method with every learned weight away from its start."""
+    random = torch.Generator().manual_seed(7)
+    cases = len(checkpoint.files_of(method)) - (method == "prompt")
+    models = [MODELS[method](backbone, config, random) for _ in range(cases)] + [Router(backbone)] * (method == "prompt")
+    with torch.no_grad():
+        for p in (p for model in models for p in model.parameters() if p.requires_grad):
+            p += 0.1 * torch.randn(p.shape, generator=random)
+    return models
+
+
+def make_run(folder, config, seed=0, methods=("prompt",)):
+    """A run of random weights. returns Backbone, {method: models}, Run"""
+    run = checkpoint.Run(config, ["dog", "rain", "wind"], Normalisation(-5.0, 4.0), "/somewhere")
     backbone = Backbone(config, 3)
     initialise(backbone, torch.Generator().manual_seed(seed))
-    sets = [PromptSet(config, backbone.head, torch.Generator().manual_seed(seed + s)) for s in Situation]
-    checkpoint.save_backbone(folder, replace_field(run, prompted=False), backbone)
-    checkpoint.save_prompts(folder, run, backbone, sets)
-    return PromptedModel(backbone, sets).eval(), run
+    run = checkpoint.save_backbone(folder, run, backbone, COSTS)
+    models = {method: make_models(method, frozen(backbone), config) for method in methods}
+    for method, own in models.items():
+        run = checkpoint.save_method(folder, run, method, backbone, own, COSTS)
+    return backbone, models, run
 
 
 @pytest.mark.parametrize("tune_head", [False, True])
-def test_a_loaded_run_gives_equal_scores(tmp_path, small, inputs, tune_head):
-    model, run = make_run(tmp_path, replace(small, {"prompts.tune_head": tune_head}))
-    loaded = checkpoint.load_run(tmp_path)
-    assert loaded == run
-    other = checkpoint.load_model(tmp_path, loaded)
+@pytest.mark.parametrize("method", METHODS[1:])
+def test_a_loaded_run_gives_equal_scores(tmp_path, small, inputs, method, tune_head):
+    config = replace(small, {f"{group}.tune_head": tune_head for group in ("prompts", "lora", "adapter")})
+    backbone, models, run = make_run(tmp_path, config, methods=[method])
+    assert checkpoint.load_run(tmp_path) == run
+    _, found, router = checkpoint.load_models(tmp_path, run)
     audio, image, situations = inputs
-    assert torch.equal(model.situation(audio, image, situations), other.situation(audio, image, situations))
-    assert torch.equal(model.concat(audio, image), other.concat(audio, image))
+    if method == "full_mixed":
+        assert torch.equal(found[method](audio, image), models[method][0](audio, image))
+        return
+    saved = models[method]
+    if method == "prompt":
+        *saved, saved_router = saved
+        model = PromptedModel(backbone, [one.set for one in saved])
+        assert torch.equal(model.concat(audio, image), found[method].concat(audio, image))
+        assert torch.equal(saved_router(audio, image), router(audio, image))
+    else:
+        model = CaseModels(saved)
+    assert torch.allclose(model.situation(audio, image, situations), found[method].situation(audio, image, situations),
+                          atol=1e-5)                                                 # LoRA is merged on loading
 
 
 def test_the_same_run_gives_the_same_bytes(tmp_path, small):
     for name in "ab":
         make_run(tmp_path / name, small)
     files = sorted(path.name for path in (tmp_path / "a").iterdir())
-    assert files == ["backbone.pt", "config.json", *sorted(f"prompts-{s.label}.pt" for s in Situation)]
+    assert files == ["backbone.pt", "config.json", "costs.json", *sorted(f"prompt-{s.label}.pt" for s in Situation), "router.pt"]
     assert all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in files)
 
 
-def test_a_prompt_set_at_tiny_is_under_a_megabyte_and_holds_no_backbone(tmp_path):
-    make_run(tmp_path, PRESETS["tiny"])
-    path = tmp_path / "prompts-noisy_both.pt"
-    assert path.stat().st_size < 200_000
-    content = torch.load(path, weights_only=True)
-    assert {"config", "classes", "normalisation", "situation", "backbone", "weights"} <= set(content)
-    assert content["situation"] == "noisy_both"
+def test_only_what_was_trained_is_saved(tmp_path):
+    """Prompts, LoRA and Adapter at tiny are well under a megabyte; their files hold no weight of the backbone."""
+    backbone, _, _ = make_run(tmp_path, PRESETS["tiny"], methods=["prompt", "head", "lora", "adapter"])
+    names = dict(backbone.named_parameters())
+    for path in tmp_path.glob("*-noisy_both.pt"):
+        assert path.stat().st_size < 250_000
+        content = torch.load(path, weights_only=True)
+        assert {"config", "classes", "normalisation", "file", "backbone", "weights"} <= set(content)
+        assert content["file"] == path.name
+        assert all(name.startswith("head") for name in content["weights"] if name in names)
 
 
 def refusal(call, *arguments):
@@ -85,35 +115,42 @@ def test_an_altered_config_is_named(tmp_path, small, text):
 
 
 def test_a_run_that_broke_off_while_prompts_were_saved_is_the_backbone_still(tmp_path, small):
-    model, run = make_run(tmp_path, small)
-    checkpoint.save_backbone(tmp_path, replace_field(run, prompted=False), model.backbone)
-    (tmp_path / "prompts-noisy_both.pt").unlink()
+    backbone, models, run = make_run(tmp_path, small, methods=[])
+    checkpoint.write_file(tmp_path / "prompt-complete.pt", b"half a run")
     loaded = checkpoint.load_run(tmp_path)
-    assert not loaded.prompted and not checkpoint.load_model(tmp_path, loaded).sets
+    assert loaded.trained == ("backbone",) and checkpoint.load_models(tmp_path, loaded)[1:] == ({}, None)
 
 
 def test_a_prompt_set_refuses_another_backbone(tmp_path, small):
     make_run(tmp_path / "a", small)
-    other, _ = make_run(tmp_path / "b", small, seed=1)
-    path = tmp_path / "a" / "prompts-complete.pt"
-    message = refusal(checkpoint.load_prompt_set, path, other.backbone)
-    assert "prompts-complete.pt: trained on backbone" in message and "expected the same" in message
+    other, _, _ = make_run(tmp_path / "b", small, seed=1)
+    path = tmp_path / "a" / "prompt-complete.pt"
+    message = refusal(checkpoint.load_learned, path, other, checkpoint.fingerprint(other))
+    assert "prompt-complete.pt: trained on backbone" in message and "expected the same" in message
 
 
 def test_a_file_that_is_no_prompt_set_is_named(tmp_path, small):
-    model, _ = make_run(tmp_path, small)
+    backbone, _, _ = make_run(tmp_path, small)
     (tmp_path / "text.pt").write_text("text")
     for name in ("text.pt", "backbone.pt"):
-        assert f"{name}: no prompt file" in refusal(checkpoint.load_prompt_set, tmp_path / name, model.backbone)
-    assert "gone.pt: no such file" in refusal(checkpoint.load_prompt_set, tmp_path / "gone.pt", model.backbone)
+        assert f"{name}: holds no prompts" in refusal(checkpoint.load_learned, tmp_path / name, backbone, "")
+    assert "gone.pt: no such file" in refusal(checkpoint.load_learned, tmp_path / "gone.pt", backbone, "")
 
 
-def test_situations_are_saved_under_their_own_names(tmp_path, small):
-    model, _ = make_run(tmp_path, small)
-    for situation in Situation:
-        prompt_set, says = checkpoint.load_prompt_set(tmp_path / f"prompts-{situation.label}.pt", model.backbone)
-        assert says is situation
-        assert torch.equal(prompt_set.audio_input, model.sets[situation].audio_input)
+def test_files_that_changed_places_are_named(tmp_path, small):
+    """The paper's code saves two situations under each other's names."""
+    _, _, run = make_run(tmp_path, small)
+    one, other = tmp_path / "prompt-noisy_audio.pt", tmp_path / "prompt-noisy_image.pt"
+    content = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(content)
+    assert "prompt-noisy_audio.pt: was saved as prompt-noisy_image.pt" in refusal(checkpoint.load_models, tmp_path, run)
+
+
+def test_costs_that_are_gone_are_named(tmp_path, small):
+    make_run(tmp_path, small)
+    (tmp_path / "costs.json").write_text("{}")
+    assert "costs.json: not there or not whole" in refusal(checkpoint.load_costs, tmp_path, ["prompt"])
 
 
 def test_the_fingerprint_tells_any_weight_apart(small):

@@ -2,6 +2,7 @@
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -45,66 +46,182 @@ def run_folder(toy_set, tmp_path_factory):
 
 def test_train_leaves_a_whole_run_and_eval_repeats_it_bit_for_bit(run_folder, capsys):
     assert sorted(path.name for path in run_folder.iterdir()) == [
-        "backbone.pt", "config.json", "gallery.png", *sorted(f"prompts-{s.label}.pt" for s in Situation), "results.json",
-        "results.png"]
+        "backbone.pt", "config.json", "costs.json", "gallery.png", *sorted(f"prompt-{s.label}.pt" for s in Situation),
+        "results.json", "results.png", "router.pt"]
     before = (run_folder / "results.json").read_bytes()
     (run_folder / "results.json").unlink()
     eval_script.main([str(run_folder), "--device", "cpu"])
     assert (run_folder / "results.json").read_bytes() == before
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
-    assert [line.split("|")[1].strip() for line in lines] == ["situation", "-" * 13, *(s.label for s in Situation), "average"]
-    assert [cell.strip() for cell in lines[0].split("|")[2:-1]] == ["backbone", "situation", "concat", "samples"]
-    assert lines[2].split("|")[-2].strip() == "40"
+    assert [line.split("|")[1].strip() for line in lines[2:7]] == [
+        "backbone", "prompt situation", "prompt concat", "prompt routed", "prompt lowest_entropy"]
+    assert [cell.strip() for cell in lines[0].split("|")[2:-1]] == [
+        *(s.label for s in Situation), "average", "worst", "macro-F1", "learns", "stored kB", "s/epoch", "step MB"]
     results = json.loads(before)
-    assert results["average"]["concat"] == pytest.approx(
-        sum(results["scores"][s.label]["concat"]["accuracy"] for s in Situation) / 4)
+    assert results["scores"]["noisy_both"]["prompt routed"]["samples"] == 40
+    assert results["average"]["prompt concat"] == pytest.approx(
+        sum(results["scores"][s.label]["prompt concat"]["accuracy"] for s in Situation) / 4)
+    assert all(sum(row.values()) == pytest.approx(1) for row in results["router"].values())
+    for s in Situation:                                   # the matrix's diagonal is each situation's own set
+        assert results["sets"][s.label][s.label] == results["scores"][s.label]["prompt situation"]["accuracy"]
 
 
 def test_the_same_command_twice_gives_the_same_bytes(run_folder, toy_set, tmp_path):
     train("--data", toy_set, "--out", tmp_path / "again")
     for path in run_folder.iterdir():
-        if path.suffix in (".pt", ".json"):
+        if path.suffix == ".pt" or path.name == "config.json":
             assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes(), path.name
 
 
 def test_another_seed_gives_another_backbone(run_folder, toy_set, tmp_path):
-    train("--data", toy_set, "--out", tmp_path / "other", "--seed", 1, "--stage", "backbone")
+    train("--data", toy_set, "--out", tmp_path / "other", "--seed", 1, "--method", "backbone")
     assert (run_folder / "backbone.pt").read_bytes() != (tmp_path / "other" / "backbone.pt").read_bytes()
 
 
-def test_stages_one_by_one_equal_all_at_once(run_folder, toy_set, tmp_path):
-    train("--data", toy_set, "--out", tmp_path / "run", "--stage", "backbone")
+def test_methods_one_by_one_equal_all_at_once(run_folder, toy_set, tmp_path):
+    train("--data", toy_set, "--out", tmp_path / "run", "--method", "backbone")
     assert json.loads((tmp_path / "run" / "results.json").read_text())["average"].keys() == {"backbone"}
     backbone = (tmp_path / "run" / "backbone.pt").read_bytes()
-    train("--out", tmp_path / "run", "--stage", "prompts")
+    train("--out", tmp_path / "run", "--method", "head")
+    train("--out", tmp_path / "run")
     assert (tmp_path / "run" / "backbone.pt").read_bytes() == backbone            # frozen, to the byte
-    for name in ("results.json", "prompts-noisy_both.pt"):
-        assert (tmp_path / "run" / name).read_bytes() == (run_folder / name).read_bytes()
+    for name in ("prompt-noisy_both.pt", "router.pt"):
+        ours, theirs = (torch.load(folder / name, weights_only=True)["weights"] for folder in (tmp_path / "run", run_folder))
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+@pytest.fixture(scope="module")
+def seeds_folder(toy_set, tmp_path_factory):
+    """Two seeds' runs with every method."""
+    folder = tmp_path_factory.mktemp("runs") / "seeds"
+    train("--data", toy_set, "--out", folder, "--method", "all", "--seeds", 2)
+    return folder
+
+
+def test_several_seeds_with_every_method(seeds_folder, capsys):
+    eval_script.main([str(seeds_folder), "--device", "cpu"])
+    printed = capsys.readouterr().out
+    assert "full_per_situation routed" in printed and "full_mixed" in printed and "larger than the spread" in printed
+    figures = json.loads((seeds_folder / "results.json").read_text())["main"]
+    seeds = [json.loads((seeds_folder / f"seed-{n}" / "results.json").read_text()) for n in (0, 1)]
+    for row in ("backbone", "prompt routed", "lora situation", "adapter situation", "head situation", "full_mixed"):
+        assert figures[row]["average"] == [seed["average"][row] for seed in seeds]
+    mean, spread = statistics.fmean(figures["full_mixed"]["average"]), statistics.stdev(figures["full_mixed"]["average"])
+    line = next(line for line in printed.splitlines() if line.startswith("| full_mixed"))
+    assert f"{mean:.3f} ± {spread:.3f}" in line
+
+
+def test_trained_methods_are_left_alone(seeds_folder, toy_set, caplog):
+    before = {path: path.read_bytes() for path in seeds_folder.glob("*/*.pt")}
+    with caplog.at_level("INFO"):
+        train("--data", toy_set, "--out", seeds_folder, "--method", "all", "--seeds", 2)
+    assert "full_mixed is trained already" in caplog.text and "epoch" not in caplog.text
+    assert {path: path.read_bytes() for path in seeds_folder.glob("*/*.pt")} == before
+
+
+def test_methods_and_strategies_can_be_chosen(seeds_folder, run_folder, capsys):
+    before = {path: path.stat().st_mtime_ns for path in seeds_folder.glob("**/*")}
+    eval_script.main([str(seeds_folder / "seed-0"), "--method", "prompt", "lora", "--strategy", "routed", "--device", "cpu"])
+    rows = [line.split("|")[1].strip() for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert rows[2:] == ["backbone", "prompt routed", "lora routed"]
+    assert {path: path.stat().st_mtime_ns for path in seeds_folder.glob("**/*")} == before        # a part replaces no whole
+    line, status = refused(lambda: eval_script.main([str(run_folder), "--method", "lora"]), capsys)
+    assert f"--method lora: {run_folder} has not trained it" in line and f"train.py --out {run_folder} --method lora" in line
+
+
+def test_a_strategy_that_was_not_trained_says_how(toy_set, tmp_path, capsys):
+    train("--data", toy_set, "--out", tmp_path / "run", "--method", "head", "--epochs", 0)
+    line, status = refused(lambda: eval_script.main([str(tmp_path / "run"), "--strategy", "routed"]), capsys)
+    assert status == 2 and "--strategy routed" in line and f"train.py --out {tmp_path / 'run'} --method prompt" in line
+
+
+@pytest.mark.parametrize("arguments, valid", [(["--ablate", "lenght"], "length"), (["--strategy", "best"], "lowest_entropy"),
+                                              (["--method", "lroa"], "full_per_situation")])
+def test_unknown_names_are_answered_with_the_valid_ones(run_folder, capsys, arguments, valid):
+    with pytest.raises(SystemExit) as caught:
+        eval_script.main([str(run_folder), *arguments])
+    assert caught.value.code == 2 and valid in capsys.readouterr().err
+
+
+def test_stress(seeds_folder, capsys):
+    eval_script.main([str(seeds_folder), "--stress", "--strategy", "situation", "--device", "cpu"])
+    assert "one kind alone" in capsys.readouterr().out and (seeds_folder / "stress.png").exists()
+    figures = json.loads((seeds_folder / "stress.json").read_text())
+    seed = json.loads((seeds_folder / "seed-0" / "results.json").read_text())
+    for situation in ("noisy_audio", "noisy_image", "noisy_both"):                # severity 0 is complete data
+        assert figures["severity"][0][situation]["full_mixed"]["0"] == seed["scores"]["complete"]["full_mixed"]["accuracy"]
+    # noisy_both never draws "missing", so severity 1 is what the main table says
+    assert figures["severity"][0]["noisy_both"]["lora situation"]["1"] == (
+        seed["scores"]["noisy_both"]["lora situation"]["accuracy"])
+    assert list(figures["kind"][0]["backbone"]) == ["audio_gaussian", "audio_shift", "audio_mask", "audio_missing",
+                                                    "image_gaussian", "image_blur", "image_pixelate", "image_missing"]
+
+
+def test_an_ablation_trains_what_is_missing_and_resumes(seeds_folder, capsys, caplog):
+    run = seeds_folder / "seed-0"
+    before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    with caplog.at_level("INFO"):
+        eval_script.main([str(run), "--ablate", "depth", "--device", "cpu"])
+        first = capsys.readouterr().out
+        assert caplog.text.count("training ") == 2 and "input_depth = 1" in first
+        removed = run / "variants" / "prompt,prompts.input_depth=1"
+        shutil.rmtree(removed)
+        caplog.clear()
+        eval_script.main([str(run), "--ablate", "depth", "--device", "cpu"])
+        assert caplog.text.count("training ") == 1
+        accuracies = [[cell.strip() for cell in text.splitlines()[2].split("|")[1:8]] for text in (first, capsys.readouterr().out)]
+        assert accuracies[0] == accuracies[1]
+    assert all((run / name).read_bytes() == content for name, content in before.items())
+    assert not list((run / "variants").glob("*/backbone.pt"))                     # the run's own is used
+
+
+@pytest.mark.parametrize("kind", ["fusion", "budget"])
+def test_ablations_with_other_backbones_and_methods(seeds_folder, monkeypatch, kind):
+    monkeypatch.setattr(eval_script, "RANKS", (2,))
+    run = seeds_folder / "seed-0"
+    eval_script.main([str(run), "--ablate", kind, "--device", "cpu"])
+    rows = json.loads((run / f"ablate-{kind}.json").read_text())[0]
+    if kind == "fusion":
+        assert {"none", "none, backbone", "cross", "cross, backbone"} <= set(rows)
+        assert rows["cross, backbone"]["average"] == (
+            json.loads((run / "results.json").read_text())["average"]["backbone"])
+    else:
+        assert len(rows) == 6 and {row["learns"] for row in rows.values()} >= {7 * 6 * 16 * 2}
+    assert (run / f"ablate-{kind}.png").exists()
+
+
+def test_settings_of_what_is_trained_cannot_change(run_folder, capsys):
+    for arguments, says in ((["--set", "prompts.length=3"], "prompts.length=3"), (["--seed", 5], "train.seed=5"),
+                            (["--damage", "paper"], "damage.both.audio_gaussian=0.22")):
+        line, status = refused(lambda: train("--out", run_folder, "--method", "lora", *arguments), capsys)
+        assert f"setting {says}: {run_folder} was trained with" in line and status == 2
+    assert not (run_folder / "lora-complete.pt").exists()
 
 
 def test_another_damage_is_written_beside_the_first(run_folder):
     before = (run_folder / "results.json").read_bytes()
-    scores = eval_script.evaluate_run(run_folder, torch.device("cpu"), damage="paper")
+    eval_script.main([str(run_folder), "--damage", "paper", "--device", "cpu"])
+    scores = json.loads((run_folder / "results-paper.json").read_text())["scores"]
     assert (run_folder / "results.json").read_bytes() == before
     assert (run_folder / "results-paper.json").exists() and (run_folder / "gallery-paper.png").exists()
-    assert scores[Situation.COMPLETE]["backbone"].accuracy == json.loads(before)["scores"]["complete"]["backbone"]["accuracy"]
+    assert scores["complete"] == json.loads(before)["scores"]["complete"]
 
 
 def test_training_learns(toy_set, tmp_path):
     """Twenty epochs of a small model beat chance (0.1) by far: nothing in the graph is cut off."""
-    train("--data", toy_set, "--out", tmp_path / "run", "--stage", "backbone", "--set", "train.backbone.epochs=20",
+    train("--data", toy_set, "--out", tmp_path / "run", "--method", "backbone", "--set", "train.backbone.epochs=20",
           "--set", "model.width=32", "--set", "train.backbone.batch_size=16", "--set", "train.backbone.learning_rate=3e-3")
     assert json.loads((tmp_path / "run" / "results.json").read_text())["scores"]["complete"]["backbone"]["accuracy"] > 0.4
 
 
 @pytest.mark.parametrize("arguments, says", [
     (["--set", "model.widht=3"], "did you mean model.width?"), (["--data", "nowhere"], "classes.json: no such file"),
-    (["--stage", "prompts"], "--stage prompts: expected --out RUN"), (["--bf16"], "--bf16: needs a CUDA device"),
-    (["--stage", "prompts", "--out", "nowhere"], "config.json: no such file"), (["--out", "."], "is there already"),
+    (["--bf16"], "--bf16: needs a CUDA device"), (["--seeds", "0"], "--seeds 0: expected 1 or more"),
+    (["--out", "."], "is there already"),
     (["--epochs", "-1"], "train.backbone.epochs=-1"), (["--fraction", "2"], "train.fraction=2.0")])
 def test_bad_arguments_end_with_one_line_and_status_2(toy_set, tmp_path, monkeypatch, capsys, arguments, says):
     monkeypatch.chdir(tmp_path)
-    if "--data" not in arguments and "--stage" not in arguments:
+    if "--data" not in arguments:
         arguments = [*arguments, "--data", str(toy_set)]
     line, status = refused(lambda: train_script.main([*arguments, "--device", "cpu"]), capsys)
     assert says in line and status == 2 and os.listdir(tmp_path) == []
@@ -116,15 +233,11 @@ def test_cuda_without_a_device_is_refused(capsys, tmp_path):
     assert "--device cuda: no CUDA device" in line and status == 2
 
 
-def test_prompts_are_not_trained_twice_over(run_folder, capsys):
-    line, status = refused(lambda: train("--stage", "prompts", "--out", run_folder), capsys)
-    assert "has prompts already" in line and status == 2
-
-
 def test_prompts_for_another_shape_of_backbone_are_refused(toy_set, tmp_path, capsys):
-    train("--data", toy_set, "--out", tmp_path / "run", "--stage", "backbone")
-    line, status = refused(lambda: train("--stage", "prompts", "--out", tmp_path / "run", "--set", "model.width=32"), capsys)
-    assert "--set model.*: belongs to the backbone" in line and status == 2
+    train("--data", toy_set, "--out", tmp_path / "run", "--method", "backbone")
+    line, status = refused(lambda: train("--out", tmp_path / "run", "--set", "model.width=32"), capsys)
+    assert "setting model.width=32:" in line and "was trained with 16" in line and status == 2
+    train("--out", tmp_path / "run", "--damage", "paper", "--set", "prompts.length=3")       # no method has read these yet
 
 
 def test_a_non_finite_loss_ends_with_status_1_and_leaves_nothing(toy_set, tmp_path, capsys):
@@ -157,7 +270,7 @@ def test_evaluating_on_other_classes_is_refused(run_folder, toy_set, tmp_path, c
 def test_a_set_that_moved_is_named(toy_set, tmp_path, capsys):
     moved = tmp_path / "toy"
     shutil.copytree(toy_set, moved)
-    train("--data", moved, "--out", tmp_path / "run", "--stage", "backbone")
+    train("--data", moved, "--out", tmp_path / "run", "--method", "backbone")
     moved.rename(tmp_path / "elsewhere")
     line, status = refused(lambda: eval_script.main([str(tmp_path / "run")]), capsys)
     assert f"{moved}: no such folder" in line and "--data" in line and status == 2
@@ -175,6 +288,6 @@ def test_importing_does_nothing_and_help_explains_every_flag():
 def test_run_folders_are_numbered_not_replaced(toy_set, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for _ in range(2):
-        train("--data", toy_set, "--stage", "backbone", "--epochs", 0)
+        train("--data", toy_set, "--method", "backbone", "--epochs", 0)
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["toy-1", "toy-2"]
     assert checkpoint.load_run(tmp_path / "runs" / "toy-2").config.train.backbone.epochs == 1

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from ptm_mini.config import PRESETS, Config, InputError
-from ptm_mini.overrides import from_dict, keys, override
+from ptm_mini.config import PRESETS, Config, InputError, keys
+from ptm_mini.overrides import from_dict, override
 
 CONFIG = PRESETS["tiny"]
 ROOT = Path(__file__).parent.parent
@@ -65,4 +65,5 @@ def test_every_setting_is_read():
 
 def test_no_setting_lets_training_depend_on_the_test_split():
     """The word "test" stands where figures are reported and nowhere in the training script."""
-    assert '"test"' not in (ROOT / "train.py").read_text() and '"val"' in (ROOT / "train.py").read_text()
+    code = (ROOT / "train.py").read_text() + (ROOT / "ptm_mini" / "task.py").read_text()
+    assert '"test"' not in code and '"val"' in code

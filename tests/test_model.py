@@ -5,7 +5,7 @@ from torch import nn
 
 from ptm_mini.config import FUSION_KINDS, PRESETS, Situation
 from ptm_mini.layers import Attention, Block, sincos_positions
-from ptm_mini.model import Backbone, PromptedModel, initialise
+from ptm_mini.model import Backbone, CaseModels, Prompted, PromptedModel, initialise
 from ptm_mini.overrides import replace
 from ptm_mini.prompts import PromptSet, PromptTokens, choose, side_by_side
 
@@ -25,7 +25,7 @@ def make(config, seed=0):
         for prompt_set in sets:
             for p in prompt_set.parameters():
                 p += torch.randn(p.shape, generator=random)
-    return backbone, PromptedModel(backbone, sets).eval()
+    return backbone, PromptedModel(backbone, sets)
 
 
 def test_attention_equals_torch():
@@ -102,7 +102,7 @@ def test_no_prompts_are_the_backbone_exactly(small, inputs):
 
 @pytest.mark.parametrize("place", PromptTokens._fields)
 def test_prompts_of_each_place_change_the_answer_and_get_gradients(small, inputs, place):
-    backbone, model = make(small)
+    backbone, model = make(replace(small, {"prompts.joint": True}))
     audio, image, situations = inputs
     tokens = choose(model.sets, situations)
     other = tokens._replace(**{place: getattr(tokens, place).flip(-1)})           # LayerNorm would undo an added constant
@@ -132,6 +132,37 @@ def test_gradients_of_prompts_are_the_same_bits_each_time():
     assert all(torch.equal(gradients[0], gradient) for gradient in gradients)
 
 
+def test_one_set_for_all_is_the_same_as_one_a_sample(small, inputs):
+    """Prompts that every sample shares are projected once; each sample's own go through a batch of them."""
+    audio, image, _ = inputs
+    config = replace(small, {"prompts.tune_head": True})
+    backbone, _ = make(config)
+    prompted = Prompted(backbone, config, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for p in prompted.set.parameters():
+            p += 0.3 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1))
+    four = PromptedModel(backbone, [prompted.set] * 4)
+    cases = CaseModels([prompted] * 4)
+    for situations in (torch.tensor([0, 1, 2, 3, 1]), torch.full((5,), 3)):
+        assert torch.allclose(four.situation(audio, image, situations), prompted(audio, image), atol=1e-5)
+        assert torch.allclose(cases.situation(audio, image, situations), prompted(audio, image), atol=1e-5)
+
+
+def test_case_models_keep_the_order_of_samples(inputs):
+    audio, image, situations = inputs
+
+    class Constant(nn.Module):
+        def __init__(self, value):
+            super().__init__()
+            self.value = value
+
+        def forward(self, audio, image):
+            return audio[:, :1, 0] + self.value
+
+    expected = audio[:, :1, 0] + 10 * situations[:, None]
+    assert torch.equal(CaseModels([Constant(10 * s) for s in range(4)]).situation(audio, image, situations), expected)
+
+
 def test_attention_prompts_join_the_other_stream(small, inputs):
     """Image prompts are read by audio queries and the reverse: with one direction left, only those matter."""
     for fusion, used in (("image_to_audio", "image_attention"), ("audio_to_image", "audio_attention")):
@@ -146,7 +177,7 @@ def test_deep_and_shallow_prompts_against_a_slow_form(small, inputs):
     for depth in (1, 2, 3):
         config = replace(small, {"model.depth": 3, "prompts.input_depth": depth})
         backbone, model = make(config)
-        prompts = side_by_side(model.sets, len(audio)).image_input
+        prompts = side_by_side(model.sets).image_input.expand(len(audio), -1, -1, -1)
         encoder = backbone.image_encoder
         N = encoder.positions.shape[1]
         tokens = encoder.patches(image).flatten(2).transpose(1, 2) + encoder.positions + encoder.modality
@@ -181,10 +212,9 @@ def test_initialisation_is_seeded_alone(small):
     assert not torch.equal(first["head.1.weight"], weights(1)["head.1.weight"])
 
 
-def test_the_backbone_stays_in_eval_mode_and_frozen(small):
+def test_the_backbone_is_in_eval_mode_and_frozen(small):
     backbone, model = make(small)
-    model.train()
-    assert not backbone.training and model.sets.training
+    assert not backbone.training
     trainable = {name for name, p in model.named_parameters() if p.requires_grad}
     assert trainable == {f"sets.{s}.{place}" for s in range(4) for place in PromptTokens._fields}
 

@@ -1,0 +1,56 @@
+"""What a stage of training costs: numbers that learn, seconds an epoch, peak memory of a step."""
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+
+
+class Cost(NamedTuple):
+    stage: str                    # such as "lora noisy_audio"
+    parameters: int               # numbers that learn in it
+    epochs: int
+    seconds: float                # of all epochs, validation included
+    memory: int                   # bytes at the peak of a training step
+    validation: float             # accuracy of the epoch that was kept
+    machine: str
+
+
+class StepMemory:
+    """Bytes at the peak of one training step, which runs inside `counted`."""
+
+    def __init__(self, module, optimiser, device):
+        self.module, self.optimiser, self.device, self.bytes = module, optimiser, device, 0
+
+    @contextmanager
+    def counted(self, wanted):
+        """On CUDA the allocator's own figure. On the CPU a count: what autograd keeps for the backward pass, each
+        storage once, plus parameters, gradients and optimiser state. Counts nothing where it is not wanted."""
+        if not wanted:
+            yield
+            return
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+            yield
+            self.bytes = torch.cuda.max_memory_allocated(self.device)
+            return
+        parameters = list(self.module.parameters())
+        kept, own = {}, {p.untyped_storage().data_ptr() for p in parameters}
+
+        def keep(tensor):
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in own:
+                kept[storage.data_ptr()] = storage.nbytes()
+            return tensor.detach()                 # itself would be a cycle of references, and never be freed
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            yield
+        state = [value for values in self.optimiser.state.values() for value in values.values() if torch.is_tensor(value)]
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        self.bytes = sum(kept.values()) + sum(tensor.nbytes for tensor in (*parameters, *gradients, *state))
+
+
+def machine_of(device):
+    """The device in words."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}"
