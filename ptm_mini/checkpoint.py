@@ -5,7 +5,6 @@ import json
 import os
 import zipfile
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
 import torch
 

@@ -35,7 +35,8 @@ def cost_columns(costs, size):
     stages = [cost for cost in costs if cost.stage != "router"]
     epochs = sum(cost.epochs for cost in stages)
     return {"learns": stages[0].parameters, "stored kB": size / len(Situation) / 1e3,
-            "s/epoch": sum(cost.seconds for cost in stages) / max(1, epochs), "step MB": max(cost.memory for cost in stages) / 1e6}
+            "s/epoch": sum(cost.seconds for cost in stages) / max(1, epochs),
+            "step MB": max(cost.memory for cost in stages) / 1e6}
 
 
 def table(corner, tables):

@@ -1,6 +1,5 @@
 """From saved runs to what people read: evaluate, print the tables, write results.json and the pictures."""
 import dataclasses
-import json
 import logging
 import re
 from pathlib import Path

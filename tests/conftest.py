@@ -4,7 +4,6 @@ import torch
 
 from data_prep import toy
 from ptm_mini.config import PRESETS
-from ptm_mini.data import PreparedSet
 from ptm_mini.overrides import override
 
 SMALL = ["audio.mels=32", "audio.seconds=0.335", "image.size=16", "model.width=16", "model.heads=2", "model.depth=2",

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import soundfile
 import torch
+from conftest import SMALL
 
 import eval as eval_script
 import train as train_script
-from conftest import SMALL
 from data_prep import toy
 from ptm_mini import checkpoint
 from ptm_mini.command import run as run_command
