@@ -26,7 +26,7 @@ from train import complete_run
 
 logger = logging.getLogger("eval")
 STRATEGIES = ("situation", "concat", "routed", "lowest_entropy")
-ALONE = {"train.together.epochs": 0, "train.router.epochs": 0}       # variants are trained case by case, as in the paper
+ALONE = {"train.together.epochs": 0, "router.passes": 1}            # variants are trained case by case, as in the paper
 LENGTHS, FRACTIONS, RANKS = (1, 2, 4, 8, 16, 32), (0.1, 0.3, 1.0), (1, 3, 5)
 SIZE_OF = {"prompt": "prompts.length", "lora": "lora.rank", "adapter": "adapter.bottleneck"}
 HEAD_OF = {"prompt": "prompts.tune_head", "lora": "lora.tune_head", "adapter": "adapter.tune_head"}
@@ -41,7 +41,9 @@ class Variant(NamedTuple):
 
 
 def level(config):
-    places = {"input": {"prompts.attention": False}, "attention": {"prompts.input_depth": 0}, "both": {}}
+    places = {"input": {"prompts.attention": False, "prompts.joint": False},
+              "attention": {"prompts.input_depth": 0, "prompts.joint": False},
+              "both": {"prompts.joint": False}, "both and joint": {"prompts.joint": True}}
     return [Variant(f"{place}{', head' * head}", None, "prompt", {**changes, "prompts.tune_head": head})
             for head in (False, True) for place, changes in places.items()]
 

@@ -23,7 +23,7 @@ from ptm_mini.config import DAMAGES, METHODS, PRESETS, STAGES, InputError, NonFi
 from ptm_mini.cost import Cost, StepMemory, machine_of
 from ptm_mini.data import PreparedSet, in_batches
 from ptm_mini.degrade import seeded_generator
-from ptm_mini.evaluate import Score, routes
+from ptm_mini.evaluate import routes
 from ptm_mini.files import refuse_existing
 from ptm_mini.model import Backbone, PromptedModel, initialise
 from ptm_mini.overrides import override, reads, replace
@@ -101,20 +101,21 @@ def train_together(task, model):
 
 
 def train_router(task, router):
-    """The router learns to name the situation that each sample was put in; no class label is used."""
-    train = task.config.train
+    """The router learns to name the situation that each sample was put in; no class label is used. returns Cost"""
+    train, settings, start = task.config.train, task.config.router, time.monotonic()
+    indices = task.indices(EVERY, train.fraction)
 
-    def loss_of(indices, epoch):
-        audio, image, situations, _ = task.damaged(indices, task.drawn(indices, EVERY, epoch), epoch)
-        with task.autocast():
-            return task.loss(router(audio, image), situations)
+    def batches():
+        for epoch in range(1, settings.passes + 1):
+            for some in in_batches(indices, train.prompts.batch_size):
+                yield task.damaged(some, task.drawn(some, EVERY, epoch), epoch)[:3]
 
-    def validate():
-        counts = routes(router, task.data, "val", task.config, task.normalisation, task.device)
-        accuracy = float(counts.trace() / counts.sum())
-        return Score(accuracy, accuracy, 1 - accuracy, int(counts.sum()))
-
-    return fit("router", router, train.router, task.indices(EVERY, train.fraction), train.seed, loss_of, validate)
+    router.fit(batches(), settings.shrinkage)
+    counts = routes(router, task.data, "val", task.config, task.normalisation, task.device)
+    seconds, accuracy = time.monotonic() - start, float(counts.trace() / counts.sum())
+    logger.info("%-20s %d passes   validation %.4f   %5.1f s", "router", settings.passes, accuracy, seconds)
+    return Cost("router", router.weight.numel() + router.bias.numel(), settings.passes, seconds, 0, accuracy,
+                machine_of(task.device))
 
 
 def fit(name, model, stage, indices, seed, loss_of, validate):

@@ -94,6 +94,12 @@ class PromptConfig:
 
 
 @dataclass(frozen=True)
+class RouterConfig:
+    passes: int = 10              # over the training samples, damaged anew each time
+    shrinkage: float = 0.1        # share of its diagonal added to the covariance
+
+
+@dataclass(frozen=True)
 class LoraConfig:
     rank: int = 4
     alpha: float = 8.0            # the update is scaled by alpha / rank
@@ -143,7 +149,6 @@ class TrainConfig:
     backbone: StageConfig = StageConfig(epochs=20, learning_rate=1e-3, weight_decay=0.05)
     prompts: StageConfig = StageConfig(epochs=8, learning_rate=1e-2)        # each set alone
     together: StageConfig = StageConfig(epochs=6, learning_rate=4e-3)       # then the four sets at once
-    router: StageConfig = StageConfig(epochs=6, learning_rate=1e-2)         # and what chooses among them
     head: StageConfig = StageConfig(epochs=8, learning_rate=1e-2)
     lora: StageConfig = StageConfig(epochs=8, learning_rate=3e-3)
     adapter: StageConfig = StageConfig(epochs=8, learning_rate=3e-3)
@@ -156,7 +161,7 @@ class TrainConfig:
     seed: int = 0                 # of weights, order, augmentation and damage
 
 
-STAGES = {"backbone": ("backbone",), "prompt": ("prompts", "together", "router"),
+STAGES = {"backbone": ("backbone",), "prompt": ("prompts", "together"),
           **{method: (method,) for method in METHODS[2:]}}       # the fields of TrainConfig that a method reads
 
 
@@ -166,6 +171,7 @@ class Config:
     image: ImageConfig = ImageConfig()
     model: ModelConfig = ModelConfig()
     prompts: PromptConfig = PromptConfig()
+    router: RouterConfig = RouterConfig()
     lora: LoraConfig = LoraConfig()
     adapter: AdapterConfig = AdapterConfig()
     damage: DamageConfig = DamageConfig()
@@ -175,8 +181,8 @@ class Config:
         check(self)
 
 
-POSITIVE = ("mels", "size", "width", "heads", "audio_patch", "image_patch", "rank", "bottleneck", "batch_size",
-            "learning_rate")
+POSITIVE = ("mels", "size", "width", "heads", "audio_patch", "image_patch", "rank", "bottleneck", "passes",
+            "shrinkage", "batch_size", "learning_rate")
 NOT_NEGATIVE = ("depth", "fusion_depth", "joint_depth", "length", "initial_std", "epochs", "seed", "weight_decay", "alpha")
 
 

@@ -8,6 +8,9 @@ import difflib
 from ptm_mini.config import METHODS, STAGES, InputError, get, keys
 
 
+OWNER = {"prompts": "prompt", "router": "prompt", "lora": "lora", "adapter": "adapter"}      # of a group of settings
+
+
 def reads(method, key):
     """Whether what a member of METHODS learns depends on a setting."""
     group, _, rest = key.partition(".")
@@ -16,8 +19,8 @@ def reads(method, key):
         return method != "backbone"
     if group == "train" and any(stage in STAGES[other] for other in METHODS):
         return stage in STAGES[method]
-    if group in ("prompts", "lora", "adapter"):
-        return group.removesuffix("s") == method
+    if group in OWNER:
+        return method == OWNER[group]
     return True
 
 

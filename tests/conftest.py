@@ -8,7 +8,7 @@ from ptm_mini.overrides import override
 
 SMALL = ["audio.mels=32", "audio.seconds=0.335", "image.size=16", "model.width=16", "model.heads=2", "model.depth=2",
          "prompts.length=2", "prompts.input_depth=2", "train.backbone.epochs=1", "train.prompts.epochs=1",
-         "train.together.epochs=1"]
+         "train.together.epochs=1", "router.passes=1"]
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from ptm_mini.baselines import MODELS, LoraLinear, merge
 from ptm_mini.layers import Linear
 from ptm_mini.model import Backbone, initialise
 from ptm_mini.overrides import replace
+from ptm_mini.router import Router
 
 CLASSES = 10
 
@@ -92,3 +93,34 @@ def test_lora_by_hand():
 def test_numbers_that_learn_by_hand(small, method, changes, expected):
     _, model = make(method, replace(small, changes))
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == expected
+
+
+def test_the_router_is_the_discriminant_that_makes_the_fewest_errors(small):
+    """Two normal clouds of one covariance, far apart along a direction in which each is wide: their discriminant is known."""
+    router = Router(Backbone(small, CLASSES))
+    random = torch.Generator().manual_seed(0)
+    width = router.weight.shape[1]
+    root = torch.randn(width, width, generator=random) / width ** 0.5 + torch.eye(width)
+    centres = 2 * torch.randn(4, width, generator=random)
+    situations = torch.arange(40_000) % 4
+    x = centres[situations] + torch.randn(40_000, width, generator=random) @ root
+    router.pooled = lambda audio, image: audio
+    router.fit([(part, None, own) for part, own in zip(x.split(5000), situations.split(5000))], shrinkage=1e-6)
+    covariance = (root.T @ root).double()
+    weight = torch.linalg.solve(covariance, centres.double().T).T
+    expected = x.double() @ weight.T - (weight * centres).sum(dim=1) / 2
+    assert torch.allclose(router(x, None).double(), expected, atol=0.02 * expected.abs().max())
+    assert (router.pick(x, None) == expected.argmax(dim=1)).float().mean() > 0.99
+
+
+def test_the_router_sees_frozen_features_and_no_class(small, inputs):
+    backbone, _ = make("head", small)
+    audio, image, situations = inputs
+    router = Router(backbone)
+    pooled = router.pooled(audio, image)
+    audio_tokens, image_tokens = backbone.encode(audio, image)
+    assert torch.equal(pooled[:, :16], audio_tokens.mean(dim=1)) and torch.equal(pooled[:, 48:], image_tokens.std(dim=1))
+    router.fit([(audio[:3], image[:3], situations[:3])], shrinkage=0.1)
+    assert router.bias[3] == -torch.inf and router.pick(audio, image).max() <= 2      # noisy_both was never seen
+    router.fit([(audio, image, situations)], shrinkage=0.1)
+    assert torch.equal(router.pick(audio, image), situations)                         # five samples in 64 dimensions

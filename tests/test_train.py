@@ -90,7 +90,7 @@ def test_epochs_are_set_for_the_stages_that_run():
 def test_what_a_method_reads():
     assert reads("lora", "lora.rank") and reads("lora", "train.lora.epochs") and reads("lora", "damage.both.audio_mask")
     assert not reads("lora", "prompts.length") and not reads("lora", "train.together.epochs")
-    assert reads("prompt", "prompts.length") and reads("prompt", "train.router.epochs")
+    assert reads("prompt", "prompts.length") and reads("prompt", "router.passes")
     assert not reads("backbone", "damage.alone.audio_mask") and not reads("backbone", "train.fraction")
     assert all(reads(method, key) for method in METHODS for key in ("model.width", "train.seed", "audio.mels"))
     assert not any(reads("head", key) for key in keys(PRESETS["tiny"]) if key.startswith(("lora.", "adapter.", "prompts.")))
