@@ -47,7 +47,7 @@ class Router(nn.Module):
             counts, sums, products = counts + whose.sum(dim=0), sums + whose.T @ x, products + x.T @ x
         means = sums / counts.clamp(min=1)[:, None]
         covariance = (products - means.T @ sums) / counts.sum()
-        covariance += shrinkage * covariance.diag().diag()
+        covariance += (shrinkage * covariance.diag()).clamp(min=1e-6).diag()      # a feature may never vary
         weight = torch.linalg.solve(covariance, means.T).T
         self.weight.copy_(weight)
         bias = -(weight * means).sum(dim=1) / 2
