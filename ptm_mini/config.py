@@ -149,10 +149,10 @@ class TrainConfig:
     backbone: StageConfig = StageConfig(epochs=20, learning_rate=1e-3, weight_decay=0.05)
     prompts: StageConfig = StageConfig(epochs=8, learning_rate=1e-2)        # each set alone
     together: StageConfig = StageConfig(epochs=6, learning_rate=4e-3)       # then the four sets at once
-    head: StageConfig = StageConfig(epochs=8, learning_rate=1e-2)
+    head: StageConfig = StageConfig(epochs=8, learning_rate=3e-2)
     lora: StageConfig = StageConfig(epochs=8, learning_rate=3e-3)
-    adapter: StageConfig = StageConfig(epochs=8, learning_rate=3e-3)
-    full_per_situation: StageConfig = StageConfig(epochs=8, learning_rate=3e-4, weight_decay=0.05)
+    adapter: StageConfig = StageConfig(epochs=8, learning_rate=1e-2)
+    full_per_situation: StageConfig = StageConfig(epochs=8, learning_rate=1e-3, weight_decay=0.05)
     full_mixed: StageConfig = StageConfig(epochs=16, learning_rate=1e-3, weight_decay=0.05)
     label_smoothing: float = 0.1
     audio_shift: float = 0.25     # augmentation: sounds move in time by up to this share of T,
