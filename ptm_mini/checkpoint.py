@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 import torch
 
 from ptm_mini.baselines import MODELS, merge
-from ptm_mini.config import Config, InputError, Situation
+from ptm_mini.config import METHODS, Config, InputError, Situation
 from ptm_mini.cost import Cost
 from ptm_mini.data import Normalisation
 from ptm_mini.files import write_file
@@ -209,9 +209,7 @@ def load_models(folder, run):
     """The run's models, ready for evaluation. returns Backbone, {method: model}, Router or None"""
     backbone = load_backbone(folder, run)
     trained_on, models, router = fingerprint(backbone), {}, None
-    for method in run.trained:
-        if method == "backbone":
-            continue
+    for method in (method for method in METHODS[1:] if method in run.trained):
         found = []
         for name in files_of(method):
             model, says = load_learned(folder / name, backbone, trained_on)
