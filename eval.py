@@ -124,6 +124,8 @@ def ablate(out, folders, kind, device):
                     rows[f"{variant.label}, backbone" if row == "backbone" else variant.label] = columns
         tables.append(rows)
     print(report.table(kind, tables))
+    if len(tables) > 1:
+        print(report.comparison(tables, report.best_row(tables)))
     write(out / f"ablate-{kind}.json", report.as_json(tables))
     write(out / f"ablate-{kind}.png", picture(kind, variants, tables, f"Test accuracy by {kind}, {out.resolve().name}"))
 

@@ -27,7 +27,7 @@ from ptm_mini.evaluate import routes
 from ptm_mini.files import refuse_existing
 from ptm_mini.model import Backbone, PromptedModel, initialise
 from ptm_mini.overrides import override, reads, replace
-from ptm_mini.results import evaluate_runs, open_set
+from ptm_mini.results import evaluate_runs, open_set, runs_in
 from ptm_mini.router import Router
 from ptm_mini.task import Task, pick_device
 
@@ -68,11 +68,11 @@ def train_method(task, backbone, method):
     returns  models in the order of checkpoint.files_of(method), list of Cost
     """
     train, models, costs = task.config.train, [], []
-    for case in [EVERY] if method == "full_mixed" else [[situation] for situation in Situation]:
-        name = method if case is EVERY else f"{method} {case[0].label}"
-        generator = torch.Generator().manual_seed(train.seed * len(Situation) + case[0])
+    cases = {method: EVERY} if method == "full_mixed" else {f"{method} {case.label}": [case] for case in Situation}
+    for name, situations in cases.items():
+        generator = torch.Generator().manual_seed(train.seed * len(Situation) + situations[0])
         model = MODELS[method](backbone, task.config, generator).to(task.device)
-        costs.append(train_model(task, name, model, get(train, STAGES[method][0]), case, train.fraction))
+        costs.append(train_model(task, name, model, get(train, STAGES[method][0]), situations, train.fraction))
         models.append(model)
     if method == "prompt":
         router = Router(backbone)
@@ -268,6 +268,10 @@ def main(argv=None):
     out = options.out or next(path for path in numbered if not path.exists())
     first = options.seed or 0
     runs = {out: options.seed} if options.seeds == 1 else {out / f"seed-{s}": s for s in range(first, first + options.seeds)}
+    if options.seeds == 1 and runs_in(out) != [out]:
+        raise InputError(f"--out {out}: holds the runs of several seeds; name one of them, or say --seeds N")
+    if options.seeds > 1 and (out / "config.json").exists():
+        raise InputError(f"--out {out}: is one run; expected a folder for --seeds {options.seeds} runs: choose another")
     for folder, seed in runs.items():
         run, data = (extended_run if (folder / "config.json").exists() else new_run)(options, folder, seed)
         complete_run(folder, run, data, options.method, device, options.bf16)

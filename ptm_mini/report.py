@@ -58,16 +58,20 @@ def cell(values, without_spread):
     return f"{statistics.fmean(values):.3f}" + (f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else "")
 
 
-def comparison(tables):
-    """Which rows differ from the first prompted one by more than the seeds do. tables: the main table of each seed"""
-    reference = next((row for row in tables[0] if row.startswith("prompt")), "backbone")
-    lines = [f"Average minus that of {reference!r}, seed by seed; larger where the mean exceeds the standard deviation:", "",
+def comparison(tables, reference):
+    """Whether a row's average differs from that of the row `reference` by more than it does from seed to seed."""
+    lines = [f"Average minus that of {reference!r}, seed by seed; larger where its mean exceeds its standard deviation:", "",
              "| | difference | larger than the spread |", "|---|---:|---|"]
     for row in (row for row in tables[0] if row != reference):
         differences = [one[row]["average"] - one[reference]["average"] for one in tables]
         mean, spread = statistics.fmean(differences), statistics.stdev(differences)
         lines.append(f"| {row} | {mean:+.3f} ± {spread:.3f} | {'yes' if abs(mean) > spread else 'no'} |")
     return "\n".join(lines)
+
+
+def best_row(tables):
+    """The row of the highest average."""
+    return max(tables[0], key=lambda row: sum(one[row]["average"] for one in tables))
 
 
 def results_json(scores, tables, facts):

@@ -119,7 +119,7 @@ def evaluate_runs(out, folders, device, data_folder=None, damage=None, methods=N
     for name in results[0]:
         print("\n".join(filter(None, [TITLES[name], report.table("", [result[name] for result in results])])) + "\n")
     if len(folders) > 1:
-        print(report.comparison(mains))
+        print(report.comparison(mains, "prompt situation" if "prompt situation" in mains[0] else "backbone"))
     if runs[0].whole:
         if len(folders) > 1:
             write(out / f"results{suffix}.json", report.seeds_json(results))

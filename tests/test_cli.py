@@ -119,6 +119,13 @@ def test_trained_methods_are_left_alone(seeds_folder, toy_set, caplog):
     assert {path: path.read_bytes() for path in seeds_folder.glob("*/*.pt")} == before
 
 
+def test_one_run_and_several_are_not_mixed_up(seeds_folder, run_folder, toy_set, capsys):
+    line, status = refused(lambda: train("--data", toy_set, "--out", seeds_folder), capsys)
+    assert f"--out {seeds_folder}: holds the runs of several seeds" in line and status == 2
+    line, status = refused(lambda: train("--data", toy_set, "--out", run_folder, "--seeds", 2), capsys)
+    assert f"--out {run_folder}: is one run" in line and status == 2
+
+
 def test_methods_and_strategies_can_be_chosen(seeds_folder, run_folder, capsys):
     before = {path: path.stat().st_mtime_ns for path in seeds_folder.glob("**/*")}
     eval_script.main([str(seeds_folder / "seed-0"), "--method", "prompt", "lora", "--strategy", "routed", "--device", "cpu"])

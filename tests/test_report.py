@@ -37,8 +37,12 @@ def test_the_main_table_by_hand():
 def test_several_seeds_by_hand():
     tables = [rows(), rows(0.1), rows(0.2)]
     assert "| backbone         | 0.600 ± 0.100 |" in report.table("", tables)
-    assert "| backbone | -0.250 ± 0.100 | yes |" in report.comparison(tables)
-    assert "| backbone | -0.250 ± 0.495 | no |" in report.comparison([rows(-0.25), rows(0.45)])
+    assert "| backbone | -0.250 ± 0.100 | yes |" in report.comparison(tables, "prompt situation")
+    assert "| backbone | -0.250 ± 0.495 | no |" in report.comparison([rows(-0.25), rows(0.45)], "prompt situation")
+
+
+def test_the_best_row_is_that_of_the_highest_mean():
+    assert report.best_row([rows(), rows(0.9)]) == "backbone" and report.best_row([rows(), rows(0.1)]) == "prompt situation"
 
 
 def test_bars_end_and_lines_pass_where_they_should():
