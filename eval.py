@@ -20,7 +20,7 @@ from ptm_mini.command import run as run_command
 from ptm_mini.config import DAMAGES, FUSION_KINDS, METHODS, InputError, Situation, get
 from ptm_mini.model import Backbone
 from ptm_mini.overrides import reads, replace
-from ptm_mini.results import OpenRun, evaluate_runs, open_set, runs_in, write
+from ptm_mini.results import OpenRun, evaluate_runs, open_runs, open_set, runs_in, write
 from ptm_mini.task import pick_device
 from train import complete_run
 
@@ -148,7 +148,7 @@ def picture(kind, variants, tables, title):
 
 def stress_test(out, folders, device, methods, strategies):
     """Print and draw what every method makes of other severities and of each kind of damage alone."""
-    runs = [OpenRun(folder, device, methods=methods, strategies=strategies) for folder in folders]
+    runs = open_runs(folders, device, methods=methods, strategies=strategies)
     sweeps, kinds = [stress.severities(run) for run in runs], [stress.each_kind(run) for run in runs]
     panels = {}
     for situation in stress.NOISY:

@@ -9,7 +9,7 @@ class Cost(NamedTuple):
     stage: str                    # such as "lora noisy_audio"
     parameters: int               # numbers that learn in it
     epochs: int
-    seconds: float                # of all epochs, validation included
+    seconds: float                # of all epochs, without validation
     memory: int                   # bytes at the peak of a training step
     validation: float             # accuracy of the epoch that was kept
     machine: str

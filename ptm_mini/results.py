@@ -66,6 +66,17 @@ class OpenRun:
         return evaluate(strategies, self.data, split, self.config, self.normalisation, self.device)
 
 
+def open_runs(folders, *arguments, **keywords):
+    """OpenRuns of the same rows, one a folder; the other arguments are those of OpenRun."""
+    runs = [OpenRun(folder, *arguments, **keywords) for folder in folders]
+    for run in runs[1:]:
+        differing = sorted(run.strategies.keys() ^ runs[0].strategies.keys())
+        if differing:
+            raise InputError(f"{run.folder}: differs from {runs[0].folder} in {', '.join(differing)}; expected the same "
+                             f"methods: train what is missing")
+    return runs
+
+
 def need(there, flag, folder, method):
     if not there:
         raise InputError(f"{flag}: {folder} has not trained it; train it with  python train.py --out {folder} "
@@ -113,7 +124,7 @@ def evaluate_runs(out, folders, device, data_folder=None, damage=None, methods=N
 
     returns  list of tables, one dict a run, as evaluate_run gives it
     """
-    runs = [OpenRun(folder, device, data_folder, damage, methods, strategies) for folder in folders]
+    runs = open_runs(folders, device, data_folder, damage, methods, strategies)
     results = [evaluate_run(run) for run in runs]
     mains, suffix = [result["main"] for result in results], runs[0].suffix
     for name in results[0]:

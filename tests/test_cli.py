@@ -126,6 +126,13 @@ def test_one_run_and_several_are_not_mixed_up(seeds_folder, run_folder, toy_set,
     assert f"--out {run_folder}: is one run" in line and status == 2
 
 
+def test_seeds_with_other_methods_are_named(seeds_folder, run_folder, tmp_path, capsys):
+    for seed, run in ((0, seeds_folder / "seed-0"), (1, run_folder)):
+        shutil.copytree(run, tmp_path / "runs" / f"seed-{seed}")
+    line, status = refused(lambda: eval_script.main([str(tmp_path / "runs")]), capsys)
+    assert "seed-1: differs from" in line and "adapter situation" in line and status == 2
+
+
 def test_methods_and_strategies_can_be_chosen(seeds_folder, run_folder, capsys):
     before = {path: path.stat().st_mtime_ns for path in seeds_folder.glob("**/*")}
     eval_script.main([str(seeds_folder / "seed-0"), "--method", "prompt", "lora", "--strategy", "routed", "--device", "cpu"])
