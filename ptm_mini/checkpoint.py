@@ -148,8 +148,12 @@ def load_run(folder):
             raise InputError(f"{folder / name}: no such file; expected it beside config.json: restore it or train again")
         if sha256((folder / name).read_bytes()) != digest:
             raise InputError(f"{folder / name}: was altered after it was saved; restore it or train again")
-    return Run(from_dict(Config, facts["config"]), facts["classes"], Normalisation(**facts["normalisation"]), facts["data"],
-               tuple(facts["trained"]), facts["backbone"])
+    try:
+        config = from_dict(Config, facts["config"])
+    except InputError as error:
+        raise InputError(f"{path}: saved by another version of ptm_mini ({error}); train the run again") from error
+    return Run(config, facts["classes"], Normalisation(**facts["normalisation"]), facts["data"], tuple(facts["trained"]),
+               facts["backbone"])
 
 
 def load_costs(folder, methods):

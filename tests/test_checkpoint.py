@@ -147,6 +147,16 @@ def test_files_that_changed_places_are_named(tmp_path, small):
     assert "prompt-noisy_audio.pt: was saved as prompt-noisy_image.pt" in refusal(checkpoint.load_models, tmp_path, run)
 
 
+def test_a_run_of_another_version_is_named(tmp_path, small):
+    make_run(tmp_path, small, methods=[])
+    facts = json.loads((tmp_path / "config.json").read_text())
+    del facts["sha256"], facts["config"]["lora"]
+    facts["sha256"] = checkpoint.digest_of(facts)
+    (tmp_path / "config.json").write_text(json.dumps(facts))
+    message = refusal(checkpoint.load_run, tmp_path)
+    assert "config.json: saved by another version" in message and "lora is missing" in message
+
+
 def test_costs_that_are_gone_are_named(tmp_path, small):
     make_run(tmp_path, small)
     (tmp_path / "costs.json").write_text("{}")
