@@ -112,8 +112,7 @@ def train_variant(folder, variant, device):
 
 def ablate(out, folders, kind, device):
     """Train what is missing, print the table of an ablation and draw it."""
-    tables, first = [], checkpoint.load_run(folders[0])
-    variants = ABLATIONS[kind](first.config)
+    tables, variants = [], ABLATIONS[kind](checkpoint.load_run(folders[0]).config)
     for folder in folders:
         rows = {}
         for variant in variants:
@@ -131,6 +130,7 @@ def ablate(out, folders, kind, device):
 
 
 def picture(kind, variants, tables, title):
+    """Lines over what is varied where that is a number, else bars. tables: a seed's {row: {column: number}} each"""
     columns = [*(situation.label for situation in Situation), "average"]
     if kind == "budget":
         panels = {"without head": {}, "with head": {}}

@@ -1,7 +1,8 @@
 """What prompts are compared with: a tuned head, LoRA, Adapter and full fine-tuning.
 
-Each is a model that is called like the backbone and starts as the backbone, exactly. It shares the backbone's frozen
-weights and adds parameters of its own, which alone have gradients; the backbone's code does not know of them.
+Each is a model that is called like the backbone and starts as the backbone, exactly. All but full fine-tuning, which learns
+a copy, share the backbone's frozen weights and add parameters of their own, which alone have gradients; the backbone's code
+does not know of them.
 """
 import copy
 

@@ -80,7 +80,6 @@ def save_method(folder, run, method, backbone, models, costs):
     costs    list of Cost, one a stage
     returns  Run, as it is now
     """
-    folder.mkdir(parents=True, exist_ok=True)
     trained_on = fingerprint(backbone)
     for name, model in zip(files_of(method), models, strict=True):
         content = {**run.facts(), "method": method, "file": name, "backbone": trained_on, "weights": learned(model)}
@@ -99,6 +98,7 @@ def new_variant(folder, run, target, config):
 
 
 def add_to_index(folder, run, method, costs):
+    """Add a method whose files are written to costs.json and config.json. returns Run, as it is now"""
     all_costs = {**load_costs(folder, run.trained), method: costs}
     content = {name: [cost._asdict() for cost in stages] for name, stages in all_costs.items()}
     write_file(folder / COSTS_FILE, (json.dumps(content, indent=1) + "\n").encode())

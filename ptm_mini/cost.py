@@ -10,8 +10,8 @@ class Cost(NamedTuple):
     parameters: int               # numbers that learn in it
     epochs: int
     seconds: float                # of all epochs, without validation
-    memory: int                   # bytes at the peak of a training step
-    validation: float             # accuracy of the epoch that was kept
+    memory: int                   # bytes at the peak of a training step; 0 for the router, which takes none
+    validation: float             # accuracy of the epoch that was kept; None where there was no epoch
     machine: str
 
 

@@ -16,8 +16,10 @@ def scaled(strengths, severity):
     the factor 1 / x: of that, what exceeds 1 is multiplied.
     """
     def one(name, value):
+        if severity == 0 and name == "image_pixelate":
+            return 1.0                                     # also of a share of 0, which leaves one pixel
         if name == "image_pixelate":
-            return value / (value + severity * (1 - value)) if value else value ** severity
+            return value / (value + severity * (1 - value))
         return value * severity if "gaussian" in name else min(1.0, value * severity)
 
     return Strengths(**{name: one(name, value) for name, value in vars(strengths).items()})

@@ -24,8 +24,8 @@ class Task(NamedTuple):
     device: torch.device
     bf16: bool
 
-    def indices(self, situations, fraction=1.0):
-        """Training samples that can be in one of these situations, or a share of each class of them."""
+    def indices(self, situations, fraction):
+        """A share of each class of the training samples that can be in one of these situations. [n] long"""
         suffering = Situation(max(situations))                    # of all four: NOISY_BOTH, which any sample can be in
         return fraction_of(self.data.indices("train", suffering), self.data.labels, fraction, self.config.train.seed)
 
