@@ -2,21 +2,18 @@
 
 python -m data_prep.av_mnist --fsdd DIR --mnist DIR --out sets/av_mnist
 """
-import argparse
 import gzip
 import re
 import shutil
 import zlib
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from ptm_mini.command import run
-from ptm_mini.config import InputError
-from ptm_mini.files import new_folder
-from ptm_mini.manifest import Row, pair_by_class, write_set
+from data_prep.shared import arguments, new_set, pair_by_class
+from ptm_mini.data.manifest import Row
+from ptm_mini.errors import InputError, run
 
 CLASSES = [str(digit) for digit in range(10)]
 
@@ -76,26 +73,18 @@ def make(fsdd, mnist, out, seed):
     recordings = read_fsdd(fsdd)
     images, labels = read_mnist(mnist)
     pairs = pair_by_class([digit for _, digit, _ in recordings], [str(label) for label in labels], seed)
-    with new_folder(out) as folder:
-        rows = []
-        for name in ("audio", "image"):
-            (folder / name).mkdir()
+    with new_set(out, CLASSES) as (folder, rows):
         for (path, digit, split), image in zip(recordings, pairs):
             row = Row(id=path.stem, audio=f"audio/{path.name}", image=f"image/{path.stem}.png", label=digit, split=split)
             shutil.copyfile(path, folder / row.audio)
             Image.fromarray(images[image]).save(folder / row.image)
             rows.append(row)
-        write_set(folder, rows, CLASSES)
-    counts = Counter(row.split for row in rows)
-    print(f"{out}: {counts['train']} training, {counts['val']} validation and {counts['test']} test pairs")
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__, "sets/av_mnist", seed_of="the pairing")
     parser.add_argument("--fsdd", type=Path, required=True, help="folder with FSDD's recordings, 7_jackson_32.wav")
     parser.add_argument("--mnist", type=Path, required=True, help="folder with MNIST's IDX files, plain or gzip")
-    parser.add_argument("--out", type=Path, default=Path("sets/av_mnist"), help="new folder (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the pairing (default: %(default)s)")
     options = parser.parse_args()
     make(options.fsdd, options.mnist, options.out, options.seed)
 

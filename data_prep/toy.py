@@ -6,18 +6,16 @@ Everything varies: pitch, rate, level, onset, background noise and a second fain
 colour, stroke and background clutter of the picture. Two slices are cut from each recording, so `group` has a meaning.
 The same seed gives the same bytes.
 """
-import argparse
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import soundfile
 
+from data_prep.shared import arguments, assign_splits, new_set
 from data_prep.toy_pictures import draw_picture
 from data_prep.toy_sounds import RECIPES, make_sound
-from ptm_mini.command import run
-from ptm_mini.files import new_folder
-from ptm_mini.manifest import SPLITS, Row, assign_splits, write_set
+from ptm_mini.data.manifest import Row
+from ptm_mini.errors import run
 
 CLASSES = list(RECIPES)
 RECORDINGS, SLICES = 50, 2                                          # of each class, of each recording
@@ -31,10 +29,7 @@ def make(out, recordings, split, seed):
     recordings   of each class
     split        "grouped" keeps the slices of a recording on one side, "random" does not
     """
-    with new_folder(out) as folder:
-        rows = []
-        for name in ("audio", "image"):
-            (folder / name).mkdir()
+    with new_set(out, CLASSES) as (folder, rows):
         for label, name in enumerate(CLASSES):
             for recording in range(recordings):
                 for part in range(SLICES):
@@ -50,19 +45,15 @@ def make(out, recordings, split, seed):
                     rows.append(row)
         groups = [row.group if split == "grouped" else row.id for row in rows]
         splits = assign_splits([row.label for row in rows], groups, seed)
-        write_set(folder, [replace(row, split=side) for row, side in zip(rows, splits)], CLASSES)
-    counts = {side: splits.count(side) for side in SPLITS}
-    print(f"{out}: {counts['train']} training, {counts['val']} validation and {counts['test']} test samples")
+        rows[:] = [replace(row, split=side) for row, side in zip(rows, splits)]
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("sets/toy"), help="new folder (default: %(default)s)")
+    parser = arguments(__doc__, "sets/toy", seed_of="everything")
     parser.add_argument("--recordings", type=int, default=RECORDINGS,
                         help=f"of each class, {SLICES} samples each (default: %(default)s)")
     parser.add_argument("--split", choices=["grouped", "random"], default="grouped",
                         help="keep the slices of a recording on one side, or not (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of everything (default: %(default)s)")
     options = parser.parse_args()
     make(options.out, options.recordings, options.split, options.seed)
 

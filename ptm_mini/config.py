@@ -1,18 +1,11 @@
-"""Every setting with its default, the four situations, and the errors a user can cause. Nothing here needs torch."""
-from dataclasses import dataclass, fields, is_dataclass
+"""Every setting with its default and what it means, and the four situations. Nothing here needs torch."""
+from dataclasses import MISSING, dataclass
 from enum import IntEnum
+
+from ptm_mini.settings import NOT_NEGATIVE, POSITIVE, Rule, above, between, check_rules, expect, one_of, setting
 
 FRAME_LENGTH_MS, FRAME_SHIFT_MS = 25, 10          # Kaldi's analysis window and hop
 FUSION_KINDS = ("cross", "audio_to_image", "image_to_audio", "none")
-METHODS = ("backbone", "prompt", "head", "lora", "adapter", "full_per_situation", "full_mixed")     # rows of the tables
-
-
-class InputError(ValueError):
-    """Something a user gave can't be used: one line that names it, its value, what was expected and the mend."""
-
-
-class NonFiniteLoss(RuntimeError):
-    """The training loss became infinite or not a number."""
 
 
 class Situation(IntEnum):
@@ -38,9 +31,10 @@ def window_and_hop(sample_rate):
 
 @dataclass(frozen=True)
 class AudioConfig:
-    sample_rate: int = 16000      # Hz; every clip is resampled to it
-    seconds: float = 0.655        # clips are cut or zero-padded to this length: 64 frames
-    mels: int = 64                # M
+    sample_rate: int = setting(16000, "Hz; every clip is resampled to it",
+                               Rule(lambda hertz: hertz >= 1000, "1000 Hz or more"))
+    seconds: float = setting(0.655, "clips are cut or zero-padded to this length (0.655: 64 frames)", above(0, 3600))
+    mels: int = setting(64, "M, bands of the spectrogram", POSITIVE)
 
     @property
     def samples(self):
@@ -56,19 +50,19 @@ class AudioConfig:
 
 @dataclass(frozen=True)
 class ImageConfig:
-    size: int = 32                # H = W in pixels
+    size: int = setting(32, "H = W in pixels; pictures are resized and cropped to it", POSITIVE)
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    width: int = 128              # D
-    heads: int = 4
-    depth: int = 4                # blocks per modality
-    fusion: str = "cross"         # one of FUSION_KINDS
-    fusion_depth: int = 1
-    joint_depth: int = 1
-    audio_patch: int = 16         # frames and mel bins
-    image_patch: int = 8          # pixels
+    width: int = setting(128, "D, of every token", POSITIVE)
+    heads: int = setting(4, "of every attention", POSITIVE)
+    depth: int = setting(4, "blocks per modality", NOT_NEGATIVE)
+    fusion: str = setting("cross", "who reads whom in the fusion blocks", one_of(FUSION_KINDS))
+    fusion_depth: int = setting(1, "fusion blocks", NOT_NEGATIVE)
+    joint_depth: int = setting(1, "blocks on all tokens together", NOT_NEGATIVE)
+    audio_patch: int = setting(16, "side of a patch in frames and mel bins", POSITIVE)
+    image_patch: int = setting(8, "side of a patch in pixels", POSITIVE)
 
     @property
     def fusion_blocks(self):
@@ -85,42 +79,42 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class PromptConfig:
-    length: int = 8               # P, tokens per modality and place
-    input_depth: int = 4          # encoder blocks with prompts of their own: 1 shallow, depth deep, 0 none
-    attention: bool = True        # prompts in the fusion blocks' keys and values
-    joint: bool = False           # prompts in the joint blocks too, which the paper has not
-    tune_head: bool = True        # each set trains its own copy of the head, as the paper's code does
-    initial_std: float = 0.02     # of the normal distribution that fresh prompts are drawn from
+    length: int = setting(8, "P, tokens per modality and place", NOT_NEGATIVE)
+    input_depth: int = setting(4, "encoder blocks with prompts of their own: 1 shallow, depth deep, 0 none", NOT_NEGATIVE)
+    attention: bool = setting(True, "prompts in the fusion blocks' keys and values")
+    joint: bool = setting(False, "prompts in the joint blocks too, which the paper has not")
+    tune_head: bool = setting(True, "each set trains its own copy of the head, as the paper's code does")
+    initial_std: float = setting(0.02, "of the normal distribution that fresh prompts are drawn from", NOT_NEGATIVE)
 
 
 @dataclass(frozen=True)
 class RouterConfig:
-    passes: int = 10              # over the training samples, damaged anew each time
-    shrinkage: float = 0.1        # share of its diagonal added to the covariance
+    passes: int = setting(10, "over the training samples, damaged anew each time", POSITIVE)
+    shrinkage: float = setting(0.1, "share of its diagonal added to the covariance", POSITIVE)
 
 
 @dataclass(frozen=True)
 class LoraConfig:
-    rank: int = 4
-    alpha: float = 8.0            # the update is scaled by alpha / rank
-    tune_head: bool = True
+    rank: int = setting(4, "of the update of each projection", POSITIVE)
+    alpha: float = setting(8.0, "the update is scaled by alpha / rank", NOT_NEGATIVE)
+    tune_head: bool = setting(True, "a head of its own learns too")
 
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    bottleneck: int = 4
-    tune_head: bool = True
+    bottleneck: int = setting(4, "width inside the adapter", POSITIVE)
+    tune_head: bool = setting(True, "a head of its own learns too")
 
 
 @dataclass(frozen=True)
 class Strengths:
-    """How hard each kind of damage hits (functions in degrade.py); shares are of the clip's length or the picture's side."""
-    audio_gaussian: float = 2.2   # std, added to the normalised log-mel
-    audio_shift: float = 0.5      # rolled by up to this share of the frames, either way
-    audio_mask: float = 0.25      # up to this share of the frames set to 0
-    image_gaussian: float = 5.0   # std, added to the normalised picture, which is then clamped to +-3
-    image_blur: float = 0.23      # side of the box kernel, made odd
-    image_pixelate: float = 0.05  # side of the picture that is left
+    """How hard each kind of damage hits (functions in method/damage.py)."""
+    audio_gaussian: float = setting(2.2, "std, added to the normalised log-mel", NOT_NEGATIVE)
+    audio_shift: float = setting(0.5, "rolled by up to this share of the frames, either way", between(0, 1))
+    audio_mask: float = setting(0.25, "up to this share of the frames set to 0", between(0, 1))
+    image_gaussian: float = setting(5.0, "std, added to the normalised picture, which is then clamped to +-3", NOT_NEGATIVE)
+    image_blur: float = setting(0.23, "box kernel's share of the side, made odd", between(0, 1))
+    image_pixelate: float = setting(0.05, "share of the side that is left", between(0, 1))
 
 
 @dataclass(frozen=True)
@@ -129,19 +123,12 @@ class DamageConfig:
     both: Strengths = Strengths()       # in NOISY_BOTH
 
 
-DAMAGES = {
-    "strong": DamageConfig(),           # equally hard everywhere, so that the situations can be compared
-    "paper": DamageConfig(both=Strengths(audio_gaussian=0.22, image_gaussian=0.5, image_blur=0.03,
-                                         image_pixelate=0.30)),
-}
-
-
 @dataclass(frozen=True)
 class StageConfig:
-    epochs: int
-    learning_rate: float          # the peak of the one-cycle schedule
-    weight_decay: float = 0.0
-    batch_size: int = 64          # B
+    epochs: int = setting(MISSING, "passes over the training samples", NOT_NEGATIVE)
+    learning_rate: float = setting(MISSING, "the peak of the one-cycle schedule", POSITIVE)
+    weight_decay: float = setting(0.0, "AdamW's", NOT_NEGATIVE)
+    batch_size: int = setting(64, "B, samples a step", POSITIVE)
 
 
 @dataclass(frozen=True)
@@ -154,15 +141,11 @@ class TrainConfig:
     adapter: StageConfig = StageConfig(epochs=8, learning_rate=1e-2)
     full_per_situation: StageConfig = StageConfig(epochs=8, learning_rate=1e-3, weight_decay=0.05)
     full_mixed: StageConfig = StageConfig(epochs=16, learning_rate=1e-3, weight_decay=0.05)
-    label_smoothing: float = 0.1
-    audio_shift: float = 0.25     # augmentation: sounds move in time by up to this share of T,
-    image_shift: float = 0.04     # pictures by up to this share of H and W
-    fraction: float = 1.0         # share of the training split for all but the backbone (the paper: 0.3)
-    seed: int = 0                 # of weights, order, augmentation and damage
-
-
-STAGES = {"backbone": ("backbone",), "prompt": ("prompts", "together"),
-          **{method: (method,) for method in METHODS[2:]}}       # the fields of TrainConfig that a method reads
+    label_smoothing: float = setting(0.1, "of the training loss", Rule(lambda share: 0 <= share < 1, "0 or more, below 1"))
+    audio_shift: float = setting(0.25, "augmentation: sounds move in time by up to this share of T", between(0, 0.5))
+    image_shift: float = setting(0.04, "augmentation: pictures move by up to this share of H and W", between(0, 0.5))
+    fraction: float = setting(1.0, "share of the training split for all but the backbone (the paper: 0.3)", above(0, 1))
+    seed: int = setting(0, "of weights, order, augmentation and damage", NOT_NEGATIVE)
 
 
 @dataclass(frozen=True)
@@ -178,63 +161,20 @@ class Config:
     train: TrainConfig = TrainConfig()
 
     def __post_init__(self):
-        check(self)
-
-
-POSITIVE = ("mels", "size", "width", "heads", "audio_patch", "image_patch", "rank", "bottleneck", "passes",
-            "shrinkage", "batch_size", "learning_rate")
-NOT_NEGATIVE = ("depth", "fusion_depth", "joint_depth", "length", "initial_std", "epochs", "seed", "weight_decay", "alpha")
-
-
-def check(config):
-    """Raise InputError for the first value that can't work, naming its key, the value and what was expected."""
-    def expect(good, key, expected):
-        if not good:
-            raise InputError(f"setting {key}={get(config, key)}: expected {expected}")
-
-    for key in keys(config):
-        name, value = key.split(".")[-1], get(config, key)
-        if name in POSITIVE:
-            expect(0 < value < float("inf"), key, "more than 0")
-        if name in NOT_NEGATIVE:
-            expect(0 <= value < float("inf"), key, "0 or more")
-    for where, strengths in (("alone", config.damage.alone), ("both", config.damage.both)):
-        for name, value in vars(strengths).items():
-            most, range_of = (float("inf"), "0 or more") if "gaussian" in name else (1, "0 to 1")
-            expect(0 <= value <= most, f"damage.{where}.{name}", range_of)
-    audio, image, model, train = config.audio, config.image, config.model, config.train
-    expect(audio.sample_rate >= 1000, "audio.sample_rate", "1000 Hz or more")
-    expect(audio.mels % model.audio_patch == 0, "audio.mels", f"a multiple of model.audio_patch={model.audio_patch}")
-    expect(0 < audio.seconds <= 3600, "audio.seconds", "more than 0, at most 3600")
-    expect(audio.frames > 0 and audio.frames % model.audio_patch == 0, "audio.seconds",
-           f"a number of frames that model.audio_patch={model.audio_patch} divides; this gives {audio.frames}, and n "
-           f"frames last {FRAME_SHIFT_MS} n + {FRAME_LENGTH_MS - FRAME_SHIFT_MS} ms")
-    expect(image.size % model.image_patch == 0, "image.size", f"a multiple of model.image_patch={model.image_patch}")
-    expect(model.width % 4 == 0, "model.width", "a multiple of 4, for 2-D positions")
-    expect(model.width % model.heads == 0, "model.width", f"a multiple of model.heads={model.heads}")
-    expect(model.fusion in FUSION_KINDS, "model.fusion", f"one of {', '.join(FUSION_KINDS)}")
-    expect(0 <= config.prompts.input_depth <= model.depth, "prompts.input_depth", f"0 to model.depth={model.depth}")
-    expect(0 < train.fraction <= 1, "train.fraction", "more than 0, at most 1")
-    expect(0 <= train.label_smoothing < 1, "train.label_smoothing", "0 or more, below 1")
-    expect(0 <= train.audio_shift <= 0.5, "train.audio_shift", "0 to 0.5")
-    expect(0 <= train.image_shift <= 0.5, "train.image_shift", "0 to 0.5")
-
-
-def keys(config, prefix=""):
-    """All dotted keys of a config, in order."""
-    for name in (field.name for field in fields(config)):
-        value = getattr(config, name)
-        if is_dataclass(value):
-            yield from keys(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name
-
-
-def get(config, key):
-    """The value of a dotted key such as train.prompts.epochs."""
-    for name in key.split("."):
-        config = getattr(config, name)
-    return config
+        """Raise InputError for the first value that can't work, naming its key, the value and what was expected."""
+        check_rules(self)
+        audio, model = self.audio, self.model
+        for good, key, expected in (
+                (audio.mels % model.audio_patch == 0, "audio.mels", f"a multiple of model.audio_patch={model.audio_patch}"),
+                (audio.frames > 0 and audio.frames % model.audio_patch == 0, "audio.seconds",
+                 f"a number of frames that model.audio_patch={model.audio_patch} divides; this gives {audio.frames}, and n "
+                 f"frames last {FRAME_SHIFT_MS} n + {FRAME_LENGTH_MS - FRAME_SHIFT_MS} ms"),
+                (self.image.size % model.image_patch == 0, "image.size",
+                 f"a multiple of model.image_patch={model.image_patch}"),
+                (model.width % 4 == 0, "model.width", "a multiple of 4, for 2-D positions"),
+                (model.width % model.heads == 0, "model.width", f"a multiple of model.heads={model.heads}"),
+                (self.prompts.input_depth <= model.depth, "prompts.input_depth", f"0 to model.depth={model.depth}")):
+            expect(good, self, key, expected)
 
 
 PRESETS = {
@@ -242,4 +182,17 @@ PRESETS = {
     "base": Config(audio=AudioConfig(seconds=10.255, mels=128), image=ImageConfig(size=224),      # CAV-MAE's shape
                    model=ModelConfig(width=768, heads=12, depth=11, image_patch=16),
                    prompts=PromptConfig(length=16, input_depth=11)),
+}
+
+DAMAGES = {
+    "strong": DamageConfig(),           # equally hard everywhere, so that the situations can be compared
+    "paper": DamageConfig(both=Strengths(audio_gaussian=0.22, image_gaussian=0.5, image_blur=0.03,
+                                         image_pixelate=0.30)),
+}
+
+REMARKS = {                                                                  # of PRESETS and DAMAGES
+    "tiny": "0.655 s of sound, 32 x 32 pixels, 2.2 million numbers: trains on two CPU cores in minutes",
+    "base": "CAV-MAE's size, 10.255 s, 224 x 224 pixels, 178 million numbers: for a GPU",
+    "strong": "equally hard in all situations, so that they can be compared",
+    "paper": "as strong in one modality, weak where both are damaged, as in the paper's code",
 }

@@ -4,7 +4,7 @@ import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
-from ptm_mini.config import InputError
+from ptm_mini.errors import InputError
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The commands end to end on a small set, and what they say of bad input."""
 import json
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -15,9 +16,11 @@ from conftest import SMALL
 import eval as eval_script
 import train as train_script
 from data_prep import toy
-from ptm_mini import checkpoint
-from ptm_mini.command import run as run_command
-from ptm_mini.config import Situation
+from ptm_mini.config import PRESETS, Situation
+from ptm_mini.errors import run as run_command
+from ptm_mini.report import ablations
+from ptm_mini.runs.folder import load_run
+from ptm_mini.settings import keys
 
 ROOT = Path(__file__).parent.parent
 SETTINGS = [part for assignment in SMALL for part in ("--set", assignment)]
@@ -55,8 +58,9 @@ def test_train_leaves_a_whole_run_and_eval_repeats_it_bit_for_bit(run_folder, ca
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     assert [line.split("|")[1].strip() for line in lines[2:7]] == [
         "backbone", "prompt situation", "prompt concat", "prompt routed", "prompt lowest_entropy"]
-    assert [cell.strip() for cell in lines[0].split("|")[2:-1]] == [
-        *(s.label for s in Situation), "average", "worst", "macro-F1", "learns", "stored kB", "s/epoch", "step MB"]
+    heads = [[cell.strip() for cell in line.split("|")[2:-1]] for line in (lines[0], lines[7])]
+    assert heads == [[*(s.label for s in Situation), "average"],
+                     ["worst", "macro-F1", "learns", "stored kB", "s/epoch", "step MB"]]
     results = json.loads(before)
     assert results["scores"]["noisy_both"]["prompt routed"]["samples"] == 40
     assert results["average"]["prompt concat"] == pytest.approx(
@@ -94,7 +98,7 @@ def test_methods_one_by_one_equal_all_at_once(run_folder, toy_set, tmp_path):
 def seeds_folder(toy_set, tmp_path_factory):
     """Two seeds' runs with every method."""
     folder = tmp_path_factory.mktemp("runs") / "seeds"
-    train("--data", toy_set, "--out", folder, "--method", "all", "--seeds", 2)
+    train("--data", toy_set, "--out", folder, "--method", "all", "--seeds", 2, "--epochs", 1)
     return folder
 
 
@@ -108,7 +112,7 @@ def test_several_seeds_with_every_method(seeds_folder, capsys):
         assert figures[row]["average"] == [seed["average"][row] for seed in seeds]
     mean, spread = statistics.fmean(figures["full_mixed"]["average"]), statistics.stdev(figures["full_mixed"]["average"])
     line = next(line for line in printed.splitlines() if line.startswith("| full_mixed"))
-    assert f"{mean:.3f} ± {spread:.3f}" in line
+    assert f"{mean:.3f}±{spread:.3f}" in line
 
 
 def test_trained_methods_are_left_alone(seeds_folder, toy_set, caplog):
@@ -137,7 +141,7 @@ def test_methods_and_strategies_can_be_chosen(seeds_folder, run_folder, capsys):
     before = {path: path.stat().st_mtime_ns for path in seeds_folder.glob("**/*")}
     eval_script.main([str(seeds_folder / "seed-0"), "--method", "prompt", "lora", "--strategy", "routed", "--device", "cpu"])
     rows = [line.split("|")[1].strip() for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
-    assert rows[2:] == ["backbone", "prompt routed", "lora routed"]
+    assert rows[2:5] == ["backbone", "prompt routed", "lora routed"]
     assert {path: path.stat().st_mtime_ns for path in seeds_folder.glob("**/*")} == before        # a part replaces no whole
     line, status = refused(lambda: eval_script.main([str(run_folder), "--method", "lora"]), capsys)
     assert f"--method lora: {run_folder} has not trained it" in line and f"train.py --out {run_folder} --method lora" in line
@@ -191,7 +195,7 @@ def test_an_ablation_trains_what_is_missing_and_resumes(seeds_folder, capsys, ca
 
 @pytest.mark.parametrize("kind", ["fusion", "budget"])
 def test_ablations_with_other_backbones_and_methods(seeds_folder, monkeypatch, kind):
-    monkeypatch.setattr(eval_script, "RANKS", (2,))
+    monkeypatch.setattr(ablations, "RANKS", (2,))
     run = seeds_folder / "seed-0"
     eval_script.main([str(run), "--ablate", kind, "--device", "cpu"])
     rows = json.loads((run / f"ablate-{kind}.json").read_text())[0]
@@ -304,4 +308,25 @@ def test_run_folders_are_numbered_not_replaced(toy_set, tmp_path, monkeypatch):
     for _ in range(2):
         train("--data", toy_set, "--method", "backbone", "--epochs", 0)
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["toy-1", "toy-2"]
-    assert checkpoint.load_run(tmp_path / "runs" / "toy-2").config.train.backbone.epochs == 1
+    assert load_run(tmp_path / "runs" / "toy-2").config.train.backbone.epochs == 1
+
+
+def test_every_flag_is_read():
+    for script in ("train.py", "eval.py"):
+        code = (ROOT / script).read_text()
+        for flag in re.findall(r'add_argument\("(?:--)?(\w+)"', code):
+            assert f"options.{flag}" in code, (script, flag)
+
+
+def test_epochs_are_set_for_the_stages_that_run():
+    for lacking, expected in ((["backbone"], (3, 8, 6, 8)), (["prompt"], (20, 3, 3, 8)), (["backbone", "lora"], (3, 8, 6, 3))):
+        train = train_script.settings(train_script.parse_arguments(["--epochs", "3"]), PRESETS["tiny"], None, lacking).train
+        assert tuple(stage.epochs for stage in (train.backbone, train.prompts, train.together, train.lora)) == expected
+
+
+def test_every_setting_is_printed_with_its_default_its_meaning_and_who_reads_it(capsys):
+    train_script.main(["--settings", "--set", "prompts.length=3"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == keys(PRESETS["tiny"])
+    assert "prompts.length                                3        prompt               P, tokens per modality and place" in lines
+    assert any(line.split()[:3] == ["train.fraction", "1.0", "all"] and "all but backbone" in line for line in lines)

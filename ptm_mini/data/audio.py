@@ -1,0 +1,127 @@
+"""Sound: a file to a waveform, a waveform to Kaldi's log-mel filterbank. Formulas in torch, no torchaudio."""
+import math
+import re
+from functools import lru_cache
+
+import soundfile
+import torch
+
+from ptm_mini.config import FRAME_LENGTH_MS, window_and_hop
+from ptm_mini.errors import InputError
+
+PRE_EMPHASIS = 0.97
+LOWEST_HZ = 20.0                       # lower edge of the first mel filter; the last ends at half the sample rate
+FLOOR = torch.finfo(torch.float32).eps  # least energy before the logarithm: digital silence becomes -15.94
+ZEROS, ROLLOFF = 6, 0.99               # resampling kernel: zero crossings on each side, share of the band kept
+
+
+def read_waveform(path, sample_rate, samples):
+    """Decode, mix down, resample and cut one clip, remove its mean and zero-pad it.
+
+    path     a file that libsndfile reads: WAV, FLAC, OGG; any channels, any depth
+    returns  [samples] float32 at sample_rate Hz
+    raises   InputError where the file is missing, no sound, truncated, holds NaN or is shorter than one window
+    """
+    try:
+        with soundfile.SoundFile(path) as file:
+            rate, expected, remarks = file.samplerate, file.frames, file.extra_info
+            wave = torch.from_numpy(file.read(dtype="float32", always_2d=True)).mean(dim=1)
+    except soundfile.LibsndfileError as error:
+        reason = "no such file" if not path.exists() else error.error_string.rstrip(".")
+        raise InputError(f"{path}: {reason}; expected a WAV, FLAC or OGG file") from error
+    if len(wave) < expected or is_cut_short(remarks):
+        raise InputError(f"{path}: the sound breaks off after {len(wave)} samples; expected a whole file: copy it again")
+    if not torch.isfinite(wave).all():
+        raise InputError(f"{path}: holds NaN or infinity; expected finite samples: export it again")
+    if len(wave) * 1000 < FRAME_LENGTH_MS * rate:
+        raise InputError(f"{path}: {len(wave)} samples at {rate} Hz; expected at least {FRAME_LENGTH_MS} ms, one "
+                         f"analysis window: remove it or leave its cell empty")
+    wave = resample(wave, rate, sample_rate)[:samples]
+    return torch.nn.functional.pad(wave - wave.mean(), (0, samples - len(wave)))
+
+
+def is_cut_short(remarks):
+    """Whether libsndfile's remarks say that a file holds less than its header promises.
+
+    It reads such files without an error. A WAV header of 2 GiB or more stands for "unknown", as streaming writers do.
+    """
+    promised = re.search(r"^data : (\d+) \(should be (\d+)\)", remarks, re.MULTILINE)
+    if promised:
+        header, found = map(int, promised.groups())
+        return found < header < 0x7FFFF000
+    return "File ended unexpectedly" in remarks
+
+
+@lru_cache(maxsize=16)
+def resampling_kernel(source, target):
+    """Windowed-sinc weights, one row for each phase that an output sample can have between two input samples.
+
+    source, target   rates in lowest terms
+    returns          weights [target, 2 * reach + 1] float32, reach
+    """
+    cutoff = ROLLOFF * min(source, target) / source            # of the low-pass filter, in cycles per 2 input samples
+    reach = math.ceil(ZEROS / cutoff) + 1
+    phase = (torch.arange(target) * source % target).double()[:, None] / target
+    distance = (torch.arange(-reach, reach + 1) - phase) * cutoff
+    window = torch.cos(distance.clamp(-ZEROS, ZEROS) * math.pi / ZEROS / 2) ** 2        # Hann
+    return (torch.sinc(distance) * window * cutoff).float(), reach
+
+
+def resample(wave, source, target):
+    """Resample by a Hann-windowed sinc, as torchaudio.functional.resample does by default.
+
+    y[n] = sum_k x[k] h(k - n source/target),  h(t) = c sinc(c t) cos^2(pi c t / 12),  c = 0.99 min(1, target/source)
+
+    wave     [samples] at `source` Hz
+    returns  [ceil(samples * target / source)] at `target` Hz
+    """
+    divisor = math.gcd(source, target)
+    source, target = source // divisor, target // divisor
+    if source == target:
+        return wave
+    weights, reach = resampling_kernel(source, target)
+    n = torch.arange(math.ceil(len(wave) * target / source))
+    # window k of the padded wave is centred on input sample k
+    neighbours = torch.nn.functional.pad(wave, (reach, reach + 1)).unfold(0, 2 * reach + 1, 1)
+    return torch.cat([(neighbours[part * source // target] * weights[part % target]).sum(dim=1)
+                      for part in n.split(1 << 16)])           # in parts: memory stays flat for long files
+
+
+def mel(hertz):
+    return 1127.0 * torch.log1p(torch.as_tensor(hertz, dtype=torch.float64) / 700.0)
+
+
+@lru_cache(maxsize=16)
+def mel_filters(rate, mels, fft_size):
+    """Triangular filters, evenly spaced and triangular on the mel scale. returns [fft_size // 2 + 1, mels] float32"""
+    edges = torch.linspace(mel(LOWEST_HZ), mel(rate / 2), mels + 2, dtype=torch.float64)
+    frequency = mel(torch.arange(fft_size // 2 + 1) * rate / fft_size)[:, None]
+    left, centre, right = edges[:-2], edges[1:-1], edges[2:]
+    rising, falling = (frequency - left) / (centre - left), (right - frequency) / (right - centre)
+    filters = torch.minimum(rising, falling).clamp(min=0)
+    filters[-1] = 0                                            # Kaldi leaves the Nyquist bin out
+    return filters.float()
+
+
+@lru_cache(maxsize=16)
+def hann_window(samples):
+    return torch.hann_window(samples, periodic=False)
+
+
+def fbank(waves, rate, mels):
+    """Kaldi log-mel filterbank: 25 ms Hann windows every 10 ms, each with its mean removed and pre-emphasised.
+
+    waves    [B, samples], clips of one length and rate
+    returns  [B, T, M] natural logarithm of the energy, equal to torchaudio.compliance.kaldi.fbank
+    raises   ValueError where the clips are shorter than one window
+    """
+    window, hop = window_and_hop(rate)
+    if waves.shape[-1] < window:
+        raise ValueError(f"clips of {waves.shape[-1]} samples; expected {window} or more, one window at {rate} Hz")
+    frames = waves.unfold(-1, window, hop)                                         # [B, T, window]
+    frames = frames - frames.mean(dim=-1, keepdim=True)
+    before = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)                # Kaldi repeats the first sample
+    frames = (frames - PRE_EMPHASIS * before) * hann_window(window)
+    fft_size = 1 << (window - 1).bit_length()                                      # the next power of two
+    energy = torch.fft.rfft(frames, n=fft_size).abs().square()                     # [B, T, fft_size / 2 + 1]
+    return (energy @ mel_filters(rate, mels, fft_size)).clamp(min=FLOOR).log()

@@ -1,0 +1,114 @@
+"""A prepared set on disk: manifest.csv and classes.json, how they are read, checked and written."""
+import csv
+import io
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from ptm_mini.errors import InputError
+from ptm_mini.settings import nearest
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One sample. An empty audio or image is a missing modality; an empty group is a group of its own."""
+    id: str
+    audio: str          # path relative to the set's folder
+    image: str
+    label: str
+    split: str
+    group: str = ""
+
+
+def read_set(folder):
+    """Read a prepared set and check every cell.
+
+    returns  rows, classes: list of Row, list of K names
+    raises   InputError for the first thing wrong, with its line
+    """
+    classes = read_classes(folder / "classes.json")
+    path, columns = folder / "manifest.csv", [f.name for f in fields(Row)]
+    rows, lines = [], {}
+    with open_text(path) as file:
+        reader = csv.DictReader(file)
+        found = reader.fieldnames or []
+        for column in found:
+            if column not in columns:
+                raise InputError(f"{path}: column {column!r}: no such column; {nearest(column, columns)}")
+        for column in columns:
+            if found.count(column) != 1:
+                raise InputError(f"{path}: column {column!r} stands {found.count(column)} times; expected "
+                                 f"{','.join(columns)}")
+        for cells in csv_rows(reader, path):
+            where = f"{path}:{reader.line_num}"
+            if None in cells or None in cells.values():
+                raise InputError(f"{where}: expected {len(columns)} cells, as the first line has")
+            row = Row(**cells)
+            check_row(row, where, folder, classes)
+            if row.id in lines:
+                raise InputError(f"{where}: id {row.id!r} stands in line {lines[row.id]} too; expected each id once")
+            lines[row.id] = reader.line_num
+            rows.append(row)
+    for split in SPLITS:
+        if not any(row.split == split for row in rows):
+            raise InputError(f"{path}: no row of split {split!r}; expected some of each of {', '.join(SPLITS)}")
+    return rows, classes
+
+
+def csv_rows(reader, path):
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise InputError(f"{path}:{reader.line_num}: {error}; expected comma-separated text") from error
+
+
+def open_text(path):
+    """Open a UTF-8 text file whole, so that a wrong byte is found here; a byte-order mark is left out."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; expected a prepared set (python -m data_prep.toy makes one)") from error
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({error.strerror}); expected a text file") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: byte {error.start} is not UTF-8; save it as UTF-8 text") from error
+    return io.StringIO(text, newline="")
+
+
+def read_classes(path):
+    with open_text(path) as file:
+        try:
+            classes = json.load(file)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{path}:{error.lineno}: not JSON ({error.msg}); expected a list of names") from error
+    if not (isinstance(classes, list) and len(classes) > 1 and all(isinstance(name, str) and name for name in classes)
+            and len(set(classes)) == len(classes)):
+        raise InputError(f"{path}: expected a list of two or more different names, such as [\"dog\", \"rain\"]")
+    return classes
+
+
+def check_row(row, where, folder, classes):
+    if not row.id:
+        raise InputError(f"{where}: the id is empty; expected a name of its own for each sample")
+    if row.label not in classes:
+        raise InputError(f"{where}: label {row.label!r} is not in classes.json; {nearest(row.label, classes)}")
+    if row.split not in SPLITS:
+        raise InputError(f"{where}: split {row.split!r}; expected one of {', '.join(SPLITS)}")
+    if not row.audio and not row.image:
+        raise InputError(f"{where}: sample {row.id!r} has neither audio nor image; expected at least one")
+    for name in filter(None, (row.audio, row.image)):
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise InputError(f"{where}: path {name!r} leads outside the set; expected one relative to {folder}")
+        if not (folder / name).is_file():
+            raise InputError(f"{where}: {folder / name}: no such file; mend the path or leave the cell empty")
+
+
+def write_set(folder, rows, classes):
+    """Write manifest.csv and classes.json into `folder`, which holds the files that the rows name."""
+    with open(folder / "manifest.csv", "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, [f.name for f in fields(Row)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(map(asdict, rows))
+    (folder / "classes.json").write_text(json.dumps(classes, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,180 @@
+"""A prepared set as tensors: features decoded once into a memory-mapped cache, then batches by index."""
+import hashlib
+import json
+import logging
+from collections import defaultdict, deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from ptm_mini.config import Situation
+from ptm_mini.data.audio import fbank, read_waveform
+from ptm_mini.data.image import normalise, read_image
+from ptm_mini.data.manifest import read_set
+from ptm_mini.errors import InputError
+from ptm_mini.files import new_folder
+from ptm_mini.method.damage import Batch
+
+logger = logging.getLogger(__name__)
+CACHE_VERSION = 1                 # goes up when the front end computes something else
+WORKERS = 2                       # threads that work ahead
+
+
+class Normalisation(NamedTuple):
+    """Mean and std of the training split's log-mel values."""
+    mean: float
+    std: float
+
+
+class PreparedSet:
+    """A set opened for one AudioConfig and ImageConfig. `rows`, `classes` (K names) and, by row, `labels`, `missing`."""
+
+    def __init__(self, folder, config):
+        self.folder = folder.resolve()
+        self.rows, self.classes = read_set(folder)
+        self.labels = torch.tensor([self.classes.index(row.label) for row in self.rows])
+        self.missing = torch.tensor([situation_of(row.audio, row.image) for row in self.rows])
+        cache = cached_features(folder, self.rows, config)
+        try:
+            self.audio = np.load(cache / "audio.npy", mmap_mode="r")      # [rows, T, M] float32, log-mel as it is
+            self.image = np.load(cache / "image.npy", mmap_mode="r")      # [rows, 3, H, W] uint8
+        except (OSError, ValueError) as error:
+            raise InputError(f"{cache}: the feature cache is not whole; remove it, and it will be made anew") from error
+        warn_of_shared_groups(self.rows)
+
+    def indices(self, split, situation=Situation.NOISY_BOTH):
+        """Row numbers of the samples of a split that can be in a situation: those that lack nothing else. [n] long
+
+        Raises InputError where there is none.
+        """
+        fits = torch.tensor([row.split == split for row in self.rows]) & (self.missing & ~int(situation) == 0)
+        if not fits.any():
+            raise InputError(f"split {split!r}: every sample lacks a modality that {situation.label} needs; expected "
+                             f"some with it: fill their cells in manifest.csv")
+        return fits.nonzero()[:, 0]
+
+    def batch(self, indices, normalisation):
+        """Batch of the rows `indices` [B] long"""
+        missing, rows = self.missing[indices], indices.numpy()
+        inputs = normalised(torch.from_numpy(self.audio[rows]), torch.from_numpy(self.image[rows]), missing, normalisation)
+        return Batch(*inputs, missing, self.labels[indices], [self.rows[i].id for i in rows])
+
+    def normalisation(self):
+        """Mean and std over the training clips that are there, summed in double precision clip by clip."""
+        clips = [i for i in self.indices("train") if not self.missing[i] & Situation.NOISY_AUDIO]
+        if not clips:
+            raise InputError("split 'train': no sample has audio; expected some: fill their cells in manifest.csv")
+        mean = float(np.mean([self.audio[i].mean(dtype=np.float64) for i in clips]))
+        variance = float(np.mean([np.square(self.audio[i] - mean, dtype=np.float64).mean() for i in clips]))
+        if not variance > 0:
+            raise InputError("split 'train': all its audio is silent; expected some sound to normalise by")
+        return Normalisation(mean, variance ** 0.5)
+
+
+def normalised(log_mel, pixels, missing, normalisation):
+    """Inputs as the model takes them.
+
+    log_mel [B, T, M] float32, pixels [B, 3, H, W] uint8
+    missing  [B] long, the Situation that follows from what each sample lacks: that becomes all 0
+    returns  audio [B, T, M], image [B, 3, H, W], float32
+    """
+    audio, image = (log_mel - normalisation.mean) / normalisation.std, normalise(pixels)
+    audio[missing & Situation.NOISY_AUDIO > 0] = 0
+    image[missing & Situation.NOISY_IMAGE > 0] = 0
+    return audio, image
+
+
+def features_of(audio, image, config):
+    """Decode one sample. audio, image: paths, or None; returns log-mel [T, M] float32, pixels [3, H, W] uint8, 0 for None"""
+    log_mel = torch.zeros(config.audio.frames, config.audio.mels)
+    pixels = torch.zeros(3, config.image.size, config.image.size, dtype=torch.uint8)
+    if audio:
+        wave = read_waveform(audio, config.audio.sample_rate, config.audio.samples)
+        log_mel = fbank(wave[None], config.audio.sample_rate, config.audio.mels)[0]
+    if image:
+        pixels = read_image(image, config.image.size)
+    return log_mel, pixels
+
+
+def situation_of(audio, image):
+    """The Situation that follows from what a sample lacks: from an empty audio or image."""
+    lacks_audio = Situation.COMPLETE if audio else Situation.NOISY_AUDIO
+    return Situation(lacks_audio | (Situation.COMPLETE if image else Situation.NOISY_IMAGE))
+
+
+def warn_of_shared_groups(rows):
+    """A group on both sides of a split flatters every number; say so."""
+    splits = defaultdict(set)
+    for row in rows:
+        if row.group:
+            splits[row.group].add(row.split)
+    shared = sum(len(sides) > 1 for sides in splits.values())
+    if shared:
+        logger.warning("%d of %d groups stand in more than one split: the figures will flatter", shared, len(splits))
+
+
+def cached_features(folder, rows, config):
+    """The folder with audio.npy and image.npy for these rows and settings; made where it is not there yet.
+
+    It is named after the settings and every file's path, size and time, so a changed file is decoded anew, and it
+    appears only when it is whole.
+    """
+    stamps = [[stamp(folder / name) if name else None for name in (row.audio, row.image)] for row in rows]
+    key = [CACHE_VERSION, asdict(config.audio), asdict(config.image), [[row.audio, row.image] for row in rows], stamps]
+    cache = folder / ("features-" + hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16])
+    if cache.exists():
+        return cache
+    logger.info("decoding %d samples into %s", len(rows), cache)
+    try:
+        with new_folder(cache) as unfinished:
+            decode(folder, rows, config, unfinished)
+    except InputError:
+        if not cache.exists():                # else another process has made the same one meanwhile
+            raise
+    return cache
+
+
+def stamp(path):
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+def decode(folder, rows, config, target):
+    """Write audio.npy and image.npy into `target`, sample by sample."""
+    audio = np.lib.format.open_memmap(target / "audio.npy", "w+", np.float32,
+                                      (len(rows), config.audio.frames, config.audio.mels))
+    image = np.lib.format.open_memmap(target / "image.npy", "w+", np.uint8,
+                                      (len(rows), 3, config.image.size, config.image.size))
+    def features(row):
+        return features_of(row.audio and folder / row.audio, row.image and folder / row.image, config)
+
+    for i, (log_mel, pixels) in enumerate(prepared_ahead(features, rows)):
+        audio[i], image[i] = log_mel.numpy(), pixels.numpy()
+    audio.flush()
+    image.flush()
+
+
+def in_batches(indices, size, generator=None):
+    """Yield indices [size] long (the last may be fewer), in a random order where a numpy generator is given."""
+    if generator is not None:
+        indices = indices[torch.from_numpy(generator.permutation(len(indices)))]
+    yield from indices.split(size)
+
+
+def prepared_ahead(prepare, items):
+    """Yield prepare(item) for each item, in order; threads work on the next ones while the caller works on the last."""
+    with ThreadPoolExecutor(WORKERS) as pool:
+        waiting = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(prepare, item))
+                if len(waiting) > WORKERS:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:                              # where the caller stops early
+            for future in waiting:
+                future.cancel()

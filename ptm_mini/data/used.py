@@ -1,0 +1,54 @@
+"""How much of a set's files is used: clips are cut to `audio.seconds`, pictures shrunk to `image.size`."""
+import logging
+import math
+
+import soundfile
+from PIL import Image
+
+from ptm_mini.config import FRAME_LENGTH_MS, FRAME_SHIFT_MS
+
+logger = logging.getLogger(__name__)
+LOOKED_AT = 200                   # files of each kind, evenly spaced: their headers say enough
+COVERED = 0.95                    # share of the files that the advised setting takes whole
+
+
+def warn_of_what_is_cut(data, config):
+    """Say so where most clips of a PreparedSet are longer, or most pictures larger, than what is used of them."""
+    clips = sorted(duration(data.folder / row.audio) for row in spread([row for row in data.rows if row.audio]))
+    if share_above(clips, config.audio.seconds) > 0.5:
+        patch = config.model.audio_patch
+        frames = math.ceil((1000 * covering(clips) - FRAME_LENGTH_MS) / FRAME_SHIFT_MS / patch) * patch + patch
+        advised = (FRAME_SHIFT_MS * frames + FRAME_LENGTH_MS - FRAME_SHIFT_MS) / 1000
+        logger.warning("note: %.0f%% of the clips are longer than the %g s that are used of each; --set audio.seconds=%g "
+                       "takes nearly all whole", 100 * share_above(clips, config.audio.seconds), config.audio.seconds, advised)
+    sides = sorted(shorter_side(data.folder / row.image) for row in spread([row for row in data.rows if row.image]))
+    if share_above(sides, config.image.size) > 0.5:
+        patch = config.model.image_patch
+        logger.warning("note: %.0f%% of the pictures are larger than the %d pixels that they are shrunk to; --set "
+                       "image.size=%d keeps nearly all", 100 * share_above(sides, config.image.size), config.image.size,
+                       math.ceil(covering(sides) / patch) * patch)
+
+
+def spread(rows):
+    """At most LOOKED_AT of them, evenly spaced"""
+    return rows[::math.ceil(len(rows) / LOOKED_AT)] if rows else []
+
+
+def share_above(values, limit):
+    return sum(value > limit for value in values) / max(1, len(values))
+
+
+def covering(values):
+    """The value that COVERED of the sorted values do not exceed."""
+    return values[math.ceil(COVERED * len(values)) - 1]
+
+
+def duration(path):
+    """Seconds of a sound file, as its header says"""
+    return soundfile.info(path).duration
+
+
+def shorter_side(path):
+    """Pixels of a picture's shorter side"""
+    with Image.open(path) as picture:
+        return min(picture.size)

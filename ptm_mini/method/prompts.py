@@ -1,0 +1,85 @@
+"""Prompts: the few vectors that are learned for each situation, and the two ways to put several sets on the backbone."""
+import copy
+
+import torch
+from torch import nn
+
+from ptm_mini.method.backbone import PromptTokens, freeze
+
+
+class PromptSet(nn.Module):
+    """What is learned for one situation: the prompts, and with `tune_head` a head of its own (else None)."""
+
+    def __init__(self, config, head, generator):
+        """
+        config     Config
+        head       the backbone's head, copied where the set is to tune one
+        generator  torch.Generator that the fresh prompts are drawn from
+        """
+        super().__init__()
+        prompts, model = config.prompts, config.model
+        P = prompts.length
+        shapes = PromptTokens(                                                 # prompts that no one reads are not made
+            audio_input=(prompts.input_depth, P), image_input=(prompts.input_depth, P),
+            audio_attention=(model.fusion_blocks, P if prompts.attention and model.image_reads_audio else 0),
+            image_attention=(model.fusion_blocks, P if prompts.attention and model.audio_reads_image else 0),
+            joint=(model.joint_depth, P if prompts.joint else 0))
+        for place, shape in shapes._asdict().items():
+            tokens = torch.randn(*shape, model.width, generator=generator) * prompts.initial_std
+            self.register_parameter(place, nn.Parameter(tokens))
+        self.head = copy.deepcopy(head).requires_grad_(True) if prompts.tune_head else None
+
+    def tokens(self):
+        """PromptTokens with n = 1"""
+        return PromptTokens(*(getattr(self, place)[None] for place in PromptTokens._fields))
+
+
+def choose(sets, situations):
+    """PromptTokens, n = B: each sample gets the set of its situation, P tokens in each place.
+
+    sets        PromptSets in the order of Situation
+    situations  [B] long
+    """
+    # index_select, since the gradient of plain indexing sums its threads in any order: no two runs would be alike
+    return PromptTokens(*(torch.cat(place).index_select(0, situations) for place in zip(*(s.tokens() for s in sets))))
+
+
+def side_by_side(sets):
+    """PromptTokens, n = 1: every sample gets all S sets at once, joined along the prompt axis, S * P tokens in each place."""
+    return PromptTokens(*(torch.cat(place, dim=2) for place in zip(*(s.tokens() for s in sets))))
+
+
+class Prompted(nn.Module):
+    """A frozen backbone with one prompt set, or with those of the four situations; only the sets have gradients.
+
+    Both ways to answer return scores [B, K] whose softmax are the class probabilities.
+    """
+
+    def __init__(self, backbone, sets):
+        """sets: PromptSets, several in the order of Situation"""
+        super().__init__()
+        self.backbone, self.sets = freeze(backbone), nn.ModuleList(sets)
+
+    def heads(self):
+        """Each set's own; the backbone's where the set has none"""
+        return [self.backbone.head if s.head is None else s.head for s in self.sets]
+
+    def forward(self, audio, image):
+        """All sets side by side, the paper's concat: nothing needs to be known. Tuned heads are averaged as probabilities."""
+        features = self.backbone.features(audio, image, side_by_side(self.sets))
+        scores = [head(features) for head in dict.fromkeys(self.heads())]      # a head that sets share answers once
+        if len(scores) == 1:
+            return scores[0]
+        probabilities = torch.stack(scores).softmax(dim=-1).mean(dim=0)
+        return probabilities.clamp(min=torch.finfo(probabilities.dtype).tiny).log()        # finite where all heads say 0
+
+    def by_situation(self, audio, image, situations):
+        """Each sample with the set of its own situation, all in one pass. situations [B] long"""
+        features = self.backbone.features(audio, image, choose(self.sets, situations))
+        scores = torch.stack([head(features) for head in self.heads()])        # [S, B, K]
+        return scores[situations, torch.arange(len(audio), device=situations.device)]
+
+
+def prompted(backbone, config, generator):
+    """One situation's fresh prompts, and a head, on the frozen backbone."""
+    return Prompted(backbone, [PromptSet(config, backbone.head, generator)])

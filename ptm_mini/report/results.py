@@ -1,0 +1,169 @@
+"""From saved runs to what people read: evaluate, print the tables, write results.json and the pictures."""
+import dataclasses
+import logging
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from ptm_mini.config import DAMAGES, Situation
+from ptm_mini.data.prepared import PreparedSet
+from ptm_mini.errors import InputError
+from ptm_mini.files import write_file
+from ptm_mini.method.router import STRATEGIES, plain, told
+from ptm_mini.report import charts, tables
+from ptm_mini.report.gallery import examples, gallery
+from ptm_mini.runs import folder as run_folder
+from ptm_mini.runs.models import load_models
+from ptm_mini.training.measure import View, measure_all, routes
+from ptm_mini.training.methods import BACKBONE, METHODS
+
+logger = logging.getLogger(__name__)
+EXAMPLES, IN_GALLERY = 5, 4       # test samples in the gallery, and rows of the table whose answers it shows
+REFERENCE = "prompt situation"    # the row that others are compared with over several seeds
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What of a run is evaluated, and on what. None: all of it, or the run's own."""
+    data: Path | None = None               # prepared set
+    damage: str | None = None              # a name in DAMAGES
+    methods: tuple | None = None
+    strategies: tuple | None = None
+
+    def takes(self, row):
+        """Whether a row was asked for; the backbone and what needs no strategy always stand beside the strategies."""
+        method, _, strategy = row.partition(" ")
+        return row == BACKBONE or ((not self.methods or method in self.methods)
+                                   and (not self.strategies or strategy in ("", *self.strategies)))
+
+
+def open_set(run, folder=None):
+    """The PreparedSet of a run, or the one in `folder`, which must have the same classes."""
+    folder = folder or Path(run.data)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; expected the run's set: say with --data where it is now")
+    data = PreparedSet(folder, run.config)
+    if data.classes != run.classes:
+        raise InputError(f"{folder}: its classes differ from the run's; expected {', '.join(run.classes)}")
+    return data
+
+
+def runs_in(folder):
+    """The run folder itself, or the runs seed-* in it, by number."""
+    seeds = [path for path in folder.glob("seed-*") if (path / "config.json").exists()]
+    if seeds and not (folder / "config.json").exists():
+        return sorted(seeds, key=lambda path: int(re.sub(r"\D", "", path.name) or 0))
+    return [folder]
+
+
+def rows_of(backbone, models, router):
+    """What the tables have rows of: {row: function(audio, image, situations [B]) -> scores [B, K]}.
+
+    models  {method: model}
+    router  Router or None
+    A row's name is the method's and, where the method has something for each situation, how that is chosen.
+    """
+    rows = {BACKBONE: plain(backbone)}
+    for method, model in models.items():
+        strategies = [name for name in METHODS[method].strategies if router is not None or name != "routed"]
+        rows |= {f"{method} {name}": STRATEGIES[name](model, router) for name in strategies} or {method: plain(model)}
+    return rows
+
+
+class OpenRun:
+    """A saved run with its models and set: what every evaluation needs."""
+
+    def __init__(self, folder, device, selection):
+        run = run_folder.load_run(folder)
+        self.folder, self.whole = folder, not selection.methods and not selection.strategies
+        config, self.suffix = run.config, ""
+        if selection.damage and DAMAGES[selection.damage] != config.damage:
+            config, self.suffix = dataclasses.replace(config, damage=DAMAGES[selection.damage]), f"-{selection.damage}"
+        self.view = View(open_set(run, selection.data), "test", config, run.normalisation, device)
+        for method in selection.methods or []:
+            need(method in run.trained, f"--method {method}", folder, method)
+        backbone, self.models, self.router = load_models(folder, run, device)
+        rows = rows_of(backbone, self.models, self.router)
+        for strategy in selection.strategies or []:
+            need(any(row.endswith(f" {strategy}") for row in rows), f"--strategy {strategy}", folder, "prompt")
+        self.rows = {row: scores_of for row, scores_of in rows.items() if selection.takes(row)}
+        self.costs, self.sizes = run_folder.load_costs(folder, run.trained), run_folder.sizes(folder, run)
+
+    def main_table(self):
+        """returns {Situation: {row: Score}}, {row: {column: number}}"""
+        scores = measure_all(self.rows, self.view)
+        return scores, tables.main_rows(scores, self.costs, self.sizes)
+
+
+def need(there, flag, folder, method):
+    if not there:
+        raise InputError(f"{flag}: {folder} has not trained it; train it with  python train.py --out {folder} "
+                         f"--method {method}")
+
+
+def open_runs(folders, device, selection):
+    """OpenRuns of the same rows, one a folder."""
+    runs = [OpenRun(folder, device, selection) for folder in folders]
+    for run in runs[1:]:
+        differing = sorted(run.rows.keys() ^ runs[0].rows.keys())
+        if differing:
+            raise InputError(f"{run.folder}: differs from {runs[0].folder} in {', '.join(differing)}; expected the same "
+                             f"methods: train what is missing")
+    return runs
+
+
+def evaluate_run(run):
+    """Evaluate an OpenRun and write its results.json and gallery, unless only a part of it was asked for.
+
+    returns  {name: {row: {column: number}}}: main and, of a whole run with prompts, sets and router
+    """
+    scores, main = run.main_table()
+    found = {"main": main}
+    if not run.whole:
+        return found
+    if run.router is not None:
+        sets = measure_all({situation.label: told(run.models["prompt"], situation) for situation in Situation}, run.view)
+        found["sets"] = {name: {situation.label: row[name].accuracy for situation, row in sets.items()}
+                         for name in sets[Situation.COMPLETE]}
+        counts = routes(run.router, run.view)
+        found["router"] = {situation.label: {picked.label: float(counts[situation, picked] / counts[situation].sum())
+                                             for picked in Situation} for situation in Situation}
+    facts = {"data": str(run.view.data.folder), "split": run.view.split, "seed": run.view.config.train.seed,
+             "damage": dataclasses.asdict(run.view.config.damage)}
+    write(run.folder / f"results{run.suffix}.json", tables.results_json(scores, found, facts))
+    shown = dict(list(run.rows.items())[:IN_GALLERY])
+    write(run.folder / f"gallery{run.suffix}.png", gallery(examples(shown, run.view, EXAMPLES)))
+    return found
+
+
+SHOWN = (("main", "Accuracy:", tables.ACCURACY),
+         ("main", "The worst situation's accuracy, macro-F1, and the cost:", ("worst", "macro-F1", *tables.COST)),
+         ("sets", "Each prompt set (row) in each situation (column), accuracy:", None),
+         ("router", "Share of each situation (row) that the router takes for another (column):", None))
+
+
+def evaluate_runs(out, folders, device, selection=Selection()):
+    """Evaluate one run, or one for each seed in folders of their own in `out`: print every table, as mean and standard
+    deviation where there are several, and draw the main one.
+
+    returns  list of what evaluate_run gives, one a run
+    """
+    runs = open_runs(folders, device, selection)
+    results = [evaluate_run(run) for run in runs]
+    mains, suffix = [result["main"] for result in results], runs[0].suffix
+    for name, title, columns in SHOWN:
+        if name in results[0]:
+            print(f"{title}\n\n{tables.table('', [result[name] for result in results], columns)}\n")
+    if len(folders) > 1:
+        print(tables.comparison(mains, REFERENCE if REFERENCE in mains[0] else BACKBONE))
+    if runs[0].whole:
+        if len(folders) > 1:
+            write(out / f"results{suffix}.json", tables.seeds_json(results))
+        title = f"Test accuracy, {out.resolve().name}{suffix}"
+        write(out / f"results{suffix}.png", charts.bars(mains, tables.ACCURACY, title))
+    return results
+
+
+def write(path, content):
+    logger.info("%s %s", "replaced" if path.exists() else "wrote", path)
+    write_file(path, content)

@@ -1,0 +1,96 @@
+"""What people read: tables in Markdown, and the same figures as JSON."""
+import json
+import statistics
+
+from ptm_mini.config import Situation
+from ptm_mini.training.methods import ROUTER
+
+ACCURACY = (*(situation.label for situation in Situation), "average")
+COST = {"learns": "{:,.0f}", "stored kB": "{:,.0f}", "s/epoch": "{:.1f}", "step MB": "{:,.0f}"}     # shown without spread
+
+
+def main_rows(scores, costs, sizes):
+    """The main table as numbers: accuracy in each situation, their average and worst, macro-F1, and what it cost.
+
+    scores   {Situation: {row: Score}}
+    costs    {method: list of Cost}
+    sizes    {method: bytes of its files}
+    returns  {row: {column: number}}
+    """
+    rows = {}
+    for row in scores[Situation.COMPLETE]:
+        method, own = row.split()[0], [scores[situation][row] for situation in scores]
+        accuracies = {situation.label: scores[situation][row].accuracy for situation in scores}
+        rows[row] = {**accuracies, "average": statistics.fmean(accuracies.values()), "worst": min(accuracies.values()),
+                     "macro-F1": statistics.fmean(score.macro_f1 for score in own),
+                     **cost_columns(costs[method], sizes[method])}
+    return rows
+
+
+def cost_columns(costs, size):
+    """Numbers that learn in one model, kB stored for each situation, seconds of training an epoch, MB a training step."""
+    stages = [cost for cost in costs if cost.stage != ROUTER]
+    epochs = sum(cost.epochs for cost in stages)
+    return {"learns": stages[0].parameters, "stored kB": size / len(Situation) / 1e3,
+            "s/epoch": sum(cost.seconds for cost in stages) / max(1, epochs),
+            "step MB": max(cost.memory for cost in stages) / 1e6}
+
+
+def table(corner, tables, columns=None):
+    """A table as Markdown; of several, one a seed, mean ± standard deviation.
+
+    tables   list of {row: {column: number}}
+    columns  those to show; None: all
+    """
+    columns = columns or list(next(iter(tables[0].values())))
+    cells = [[corner, *columns]]
+    for row in tables[0]:
+        cells.append([row, *(cell([one[row][column] for one in tables], COST.get(column)) for column in columns)])
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    lines = ["| " + " | ".join([line[0].ljust(widths[0])] + [text.rjust(w) for text, w in zip(line[1:], widths[1:])]) + " |"
+             for line in cells]
+    rule = "|" + "|".join(["-" * (widths[0] + 2)] + ["-" * (w + 1) + ":" for w in widths[1:]]) + "|"
+    return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def cell(values, without_spread):
+    if without_spread:
+        return without_spread.format(statistics.fmean(values))
+    return f"{statistics.fmean(values):.3f}" + (f"±{statistics.stdev(values):.3f}" if len(values) > 1 else "")
+
+
+def comparison(tables, reference):
+    """Whether a row's average differs from that of the row `reference` by more than it does from seed to seed."""
+    lines = [f"Average minus that of {reference!r}, seed by seed; larger where its mean exceeds its standard deviation:", "",
+             "| | difference | larger than the spread |", "|---|---:|---|"]
+    for row in (row for row in tables[0] if row != reference):
+        differences = [one[row]["average"] - one[reference]["average"] for one in tables]
+        mean, spread = statistics.fmean(differences), statistics.stdev(differences)
+        lines.append(f"| {row} | {mean:+.3f}±{spread:.3f} | {'yes' if abs(mean) > spread else 'no'} |")
+    return "\n".join(lines)
+
+
+def best_row(tables):
+    """The row of the highest average."""
+    return max(tables[0], key=lambda row: sum(one[row]["average"] for one in tables))
+
+
+def results_json(scores, tables, facts):
+    """results.json as bytes: `facts`, "scores": {situation: {row: {accuracy, macro_f1, loss, samples}}}, "average":
+    {row: accuracy} and the other tables as they are printed."""
+    content = {**facts,
+               "scores": {situation.label: {name: score._asdict() for name, score in row.items()}
+                          for situation, row in scores.items()},
+               "average": {row: columns["average"] for row, columns in tables["main"].items()},
+               **{name: rows for name, rows in tables.items() if name != "main"}}
+    return as_json(content)
+
+
+def seeds_json(results):
+    """Several seeds' tables as bytes: {table: {row: {column: list, a number a seed}}}"""
+    return as_json({name: {row: {column: [one[name][row][column] for one in results] for column in columns}
+                           for row, columns in results[0][name].items()} for name in results[0]})
+
+
+def as_json(content):
+    return (json.dumps(content, indent=1) + "\n").encode()

@@ -1,0 +1,180 @@
+"""The stages of training, in their order, and the samples that they train on. Each stage is a call of `fit`, the one loop,
+but for the router, whose solution has a closed form."""
+import logging
+import time
+from functools import reduce
+from operator import or_
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from ptm_mini.config import Config, Situation
+from ptm_mini.data.prepared import Normalisation, PreparedSet, in_batches, prepared_ahead
+from ptm_mini.errors import InputError
+from ptm_mini.method.backbone import Backbone, initialise
+from ptm_mini.method.damage import SHIFT, SITUATION, damage_batch, seeded_generator, weights_generator
+from ptm_mini.method.router import Router, plain
+from ptm_mini.settings import get
+from ptm_mini.training.cost import Cost, machine_of
+from ptm_mini.training.fit import fit
+from ptm_mini.training.measure import View, mean_score, measure, routes
+from ptm_mini.training.methods import BACKBONE, METHODS, ROUTER, assembled
+
+logger = logging.getLogger(__name__)
+EVERY = tuple(Situation)
+
+
+class Task(NamedTuple):
+    """What a run's stages have in common."""
+    config: Config
+    data: PreparedSet
+    normalisation: Normalisation
+    device: torch.device
+    bf16: bool
+
+    def autocast(self):
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+
+    def loss(self, scores, labels):
+        return F.cross_entropy(scores, labels, label_smoothing=self.config.train.label_smoothing)
+
+    def validation(self):
+        """View of the validation split"""
+        return View(self.data, "val", self.config, self.normalisation, self.device)
+
+    def validate(self, strategies, situations):
+        """One Score: the mean over strategies {name: scores_of} and situations."""
+        with self.autocast():
+            return mean_score([score for situation in situations
+                               for score in measure(strategies, self.validation(), situation).values()])
+
+
+class Samples:
+    """Training samples of a Task: a share of each class of those that can be in one of these situations."""
+
+    def __init__(self, task, situations, fraction):
+        self.task, self.situations = task, situations
+        able = task.data.indices("train", Situation(reduce(or_, situations)))
+        self.indices = fraction_of(able, task.data.labels, fraction, task.config.train.seed)       # [n] long
+
+    def __len__(self):
+        return len(self.indices)
+
+    def batches(self, size, epoch, name=None):
+        """Yield the epoch's Batches on the device, in the random order of that name, or as the samples stand in the set."""
+        order = None if name is None else seeded_generator(self.task.config.train.seed, epoch, name)
+        yield from prepared_ahead(lambda indices: self.batch(indices, epoch), in_batches(self.indices, size, order))
+
+    def batch(self, indices, epoch):
+        """Batch of these samples, each moved a little and put into one of the situations, drawn anew each epoch."""
+        data, train = self.task.data, self.task.config.train
+        batch = shifted(data.batch(indices, self.task.normalisation), train, epoch)
+        drawn = [self.situations[seeded_generator(train.seed, epoch, SITUATION.format(name)).integers(len(self.situations))]
+                 for name in batch.ids]
+        batch = damage_batch(batch, torch.tensor(drawn), self.task.config.damage, train.seed, epoch)
+        return batch._replace(**{part: getattr(batch, part).to(self.task.device)
+                                 for part in ("audio", "image", "situations", "labels")})
+
+
+def fraction_of(indices, labels, share, seed):
+    """The given share of each class, at least one sample, the same for one seed. [n] long -> [m] long"""
+    generator = np.random.default_rng(seed)
+    kept = []
+    for label in labels[indices].unique():
+        own = indices[labels[indices] == label]
+        kept.append(own[torch.from_numpy(generator.permutation(len(own)))[:max(1, round(share * len(own)))]])
+    return torch.cat(kept).sort().values
+
+
+def shifted(batch, train, epoch):
+    """Augmentation: roll each sound along time and each picture along height and width, by up to a share of the side."""
+    def roll(x, dims, share, generator):
+        most = [round(share * x.shape[dim]) for dim in dims]
+        return x.roll([int(generator.integers(-n, n, endpoint=True)) for n in most], dims)
+
+    generators = [seeded_generator(train.seed, epoch, SHIFT.format(name)) for name in batch.ids]
+    audio = torch.stack([roll(x, (0,), train.audio_shift, generator) for x, generator in zip(batch.audio, generators)])
+    image = torch.stack([roll(x, (1, 2), train.image_shift, generator) for x, generator in zip(batch.image, generators)])
+    return batch._replace(audio=audio, image=image)
+
+
+def fit_one(task, name, model, stage, situations, fraction):
+    """Train one model with cross-entropy, each sample put into one of the situations, drawn anew each epoch: with one of
+    them this is the paper's case-wise training, with all four a mix. returns Cost"""
+    def loss_of(batch):
+        with task.autocast():
+            return task.loss(model(batch.audio, batch.image), batch.labels)
+
+    def validate():
+        return task.validate({name: plain(model)}, situations)
+
+    return fit(name, model, stage, Samples(task, situations, fraction), loss_of, validate)
+
+
+def train_backbone(task):
+    """First stage: everything learns, on complete data only. returns Backbone, list of Cost"""
+    backbone = Backbone(task.config, len(task.data.classes))
+    initialise(backbone, weights_generator(task.config.train.seed))
+    backbone.to(task.device)
+    return backbone, [fit_one(task, BACKBONE, backbone, task.config.train.backbone, (Situation.COMPLETE,), fraction=1.0)]
+
+
+def train_method(task, backbone, method):
+    """The stages of a method, on the frozen backbone: a model for each of its cases, then what METHODS says comes behind.
+
+    returns  models in the order of the method's cases, then the router where it has one; list of Cost
+    """
+    row, train, models, costs = METHODS[method], task.config.train, [], []
+    first, *later = row.stages
+    for name, situations in zip(row.model_names(method), row.cases):
+        model = row.build(backbone, task.config, weights_generator(train.seed, situations[0])).to(task.device)
+        costs.append(fit_one(task, name, model, get(train, first), situations, train.fraction))
+        models.append(model)
+    for stage in later:
+        new, cost = LATER_STAGES[stage](task, backbone, models)
+        models, costs = [*models, *new], [*costs, cost]
+    return models, costs
+
+
+def train_together(task, backbone, models):
+    """All prompt sets at once: each sample is put in a situation of its own and answered twice, with the set of that
+    situation and with all sets side by side. Both losses reach the sets, so they learn to agree as well as to stand alone.
+
+    returns  nothing new, Cost
+    """
+    train, model = task.config.train, assembled(models)
+
+    def loss_of(batch):
+        with task.autocast():
+            alone = task.loss(model.by_situation(batch.audio, batch.image, batch.situations), batch.labels)
+            return (alone + task.loss(model(batch.audio, batch.image), batch.labels)) / 2
+
+    def validate():
+        return task.validate({"situation": model.by_situation, "concat": plain(model)}, EVERY)
+
+    return [], fit("prompt together", model, train.together, Samples(task, EVERY, train.fraction), loss_of, validate)
+
+
+def train_router(task, backbone, models):
+    """The router learns to name the situation that each sample was put in; no class label is used. returns [Router], Cost"""
+    train, settings, start = task.config.train, task.config.router, time.monotonic()
+    router, samples = Router(backbone).to(task.device), Samples(task, EVERY, train.fraction)
+    router.fit((batch[:3] for epoch in range(1, settings.passes + 1)
+                for batch in samples.batches(train.prompts.batch_size, epoch)), settings.shrinkage)
+    counts = routes(router, task.validation())
+    seconds, accuracy = time.monotonic() - start, float(counts.trace() / counts.sum())
+    logger.info("%-20s %d passes   validation %.4f   %5.1f s", ROUTER, settings.passes, accuracy, seconds)
+    return [router], Cost(ROUTER, router.weight.numel() + router.bias.numel(), settings.passes, seconds, 0, accuracy,
+                          machine_of(task.device))
+
+
+LATER_STAGES = {"together": train_together, ROUTER: train_router}
+
+
+def pick_device(name):
+    """torch.device for "auto", "cpu" or "cuda"."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: no CUDA device is available; expected one, or --device cpu")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")

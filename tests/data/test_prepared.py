@@ -1,0 +1,120 @@
+"""The feature cache, batches, and the work ahead of them."""
+import itertools
+import os
+import time
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from conftest import edit
+
+from ptm_mini.config import Situation
+from ptm_mini.data import prepared
+from ptm_mini.data.manifest import Row
+from ptm_mini.data.prepared import PreparedSet, in_batches, prepared_ahead
+from ptm_mini.errors import InputError
+
+
+def test_an_empty_cell_is_a_missing_modality(tiny_set, small):
+    data = PreparedSet(tiny_set, small)
+    assert data.missing.tolist() == [0, 0, 0, 0, Situation.NOISY_AUDIO, Situation.NOISY_IMAGE]
+    batch = data.batch(torch.arange(6), data.normalisation())
+    assert batch.audio[4].eq(0).all() and batch.image[5].eq(0).all()
+    assert not batch.audio[5].eq(0).all() and not batch.image[4].eq(0).all()
+    assert data.indices("train", Situation.COMPLETE).tolist() == [0, 1]
+    assert data.indices("train", Situation.NOISY_AUDIO).tolist() == [0, 1, 4]
+    assert data.indices("test", Situation.NOISY_AUDIO).tolist() == [3]
+
+
+def test_a_situation_without_samples_is_refused(tiny_set, small):
+    edit(tiny_set, 4, audio="")                                                   # the only validation sample
+    with pytest.raises(InputError, match="split 'val': every sample lacks a modality that noisy_image needs"):
+        PreparedSet(tiny_set, small).indices("val", Situation.NOISY_IMAGE)
+
+
+def test_normalisation_uses_the_training_audio_that_is_there(tiny_set, small):
+    data = PreparedSet(tiny_set, small)
+    batch = data.batch(torch.tensor([0, 1]), data.normalisation())
+    assert batch.audio.mean() == pytest.approx(0, abs=1e-4) and batch.audio.std() == pytest.approx(1, abs=1e-3)
+
+
+def test_the_cache_decodes_once_and_again_for_a_changed_file(tiny_set, small, monkeypatch):
+    decoded = []
+    original = prepared.read_waveform
+    monkeypatch.setattr(prepared, "read_waveform",
+                        lambda path, *format: decoded.append(path.name) or original(path, *format))
+    first = PreparedSet(tiny_set, small)
+    assert isinstance(first.audio, np.memmap) and sorted(decoded) == ["0.wav", "1.wav", "2.wav", "3.wav", "5.wav"]
+    PreparedSet(tiny_set, small)
+    assert len(decoded) == 5
+    soundfile.write(tiny_set / "0.wav", np.zeros(7000) + 0.1, 16000)
+    assert not np.array_equal(PreparedSet(tiny_set, small).audio[0], first.audio[0]) and len(decoded) == 10
+
+
+def test_two_processes_can_make_the_cache_at_once(tiny_set, small, monkeypatch):
+    original = prepared.decode
+
+    def slower_than_another(*arguments):
+        monkeypatch.setattr(prepared, "decode", original)
+        PreparedSet(tiny_set, small)
+        original(*arguments)
+
+    monkeypatch.setattr(prepared, "decode", slower_than_another)
+    monkeypatch.setattr("os.getpid", itertools.count(1).__next__)
+    assert not np.asarray(PreparedSet(tiny_set, small).audio[0] == 0).all()
+    assert len(list(tiny_set.glob("*features*"))) == 1
+
+
+def test_a_damaged_cache_is_named(tiny_set, small):
+    PreparedSet(tiny_set, small)
+    cache = next(tiny_set.glob("features-*")) / "audio.npy"
+    cache.write_bytes(cache.read_bytes()[:1000])
+    with pytest.raises(InputError, match="features-.*: the feature cache is not whole; remove it"):
+        PreparedSet(tiny_set, small)
+
+
+def test_a_bad_file_leaves_no_cache_behind(tiny_set, small):
+    (tiny_set / "3.wav").write_bytes(b"")
+    before = sorted(os.listdir(tiny_set))
+    with pytest.raises(InputError, match="3.wav"):
+        PreparedSet(tiny_set, small)
+    assert sorted(os.listdir(tiny_set)) == before
+
+
+def test_a_group_in_two_splits_is_reported(toy_set, small, caplog):
+    PreparedSet(toy_set, small)
+    assert "more than one split" not in caplog.text
+    prepared.warn_of_shared_groups([Row("a", "x", "", "l", "train", "g"), Row("b", "x", "", "l", "test", "g")])
+    assert "1 of 1 groups stand in more than one split" in caplog.text
+
+
+def test_batches_visit_every_sample_once_in_a_seeded_order():
+    indices = torch.arange(10, 20)
+    order = [torch.cat(list(in_batches(indices, 4, np.random.default_rng(0)))).tolist() for _ in range(2)]
+    assert order[0] == order[1] != indices.tolist() and sorted(order[0]) == indices.tolist()
+    assert [len(some) for some in in_batches(indices, 4)] == [4, 4, 2]
+
+
+def test_work_ahead_keeps_the_order_and_stops_with_its_reader():
+    slow_first = (0.05, 0.0, 0.02, 0.0, 0.0)
+    done = []
+
+    def prepare(i):
+        time.sleep(slow_first[i % 5])
+        done.append(i)
+        return i * i
+
+    assert list(prepared_ahead(prepare, range(20))) == [i * i for i in range(20)]
+    done.clear()
+    squares = prepared_ahead(prepare, range(20))
+    assert next(squares) == 0
+    squares.close()
+    assert len(done) <= 2 * prepared.WORKERS + 1
+
+
+def test_what_fails_ahead_is_raised_in_its_place():
+    found = prepared_ahead(lambda i: 1 // (3 - i), range(10))
+    assert [next(found) for _ in range(3)] == [0, 0, 1]
+    with pytest.raises(ZeroDivisionError):
+        next(found)

@@ -1,0 +1,60 @@
+"""The router finds the known discriminant and sees no class; the strategies choose as they say."""
+import torch
+from conftest import CLASSES, make_backbone, make_prompted
+
+from ptm_mini.config import Situation
+from ptm_mini.method.backbone import Backbone
+from ptm_mini.method.router import STRATEGIES, Router, lowest_entropy, told
+
+
+def test_the_router_is_the_discriminant_that_makes_the_fewest_errors(small):
+    """Two normal clouds of one covariance, far apart along a direction in which each is wide: their discriminant is known."""
+    router = Router(Backbone(small, CLASSES))
+    random = torch.Generator().manual_seed(0)
+    width = router.weight.shape[1]
+    root = torch.randn(width, width, generator=random) / width ** 0.5 + torch.eye(width)
+    centres = 2 * torch.randn(4, width, generator=random)
+    situations = torch.arange(40_000) % 4
+    x = centres[situations] + torch.randn(40_000, width, generator=random) @ root
+    router.pooled = lambda audio, image: audio
+    router.fit([(part, None, own) for part, own in zip(x.split(5000), situations.split(5000))], shrinkage=1e-6)
+    covariance = (root.T @ root).double()
+    weight = torch.linalg.solve(covariance, centres.double().T).T
+    expected = x.double() @ weight.T - (weight * centres).sum(dim=1) / 2
+    assert torch.allclose(router(x, None).double(), expected, atol=0.02 * expected.abs().max())
+    assert (router.pick(x, None) == expected.argmax(dim=1)).float().mean() > 0.99
+
+
+def test_the_router_sees_frozen_features_and_no_class(small, inputs):
+    backbone = make_backbone(small, torch.Generator().manual_seed(0))
+    audio, image, situations = inputs
+    router = Router(backbone)
+    pooled = router.pooled(audio, image)
+    audio_tokens, image_tokens = backbone.encode(audio, image)
+    assert torch.equal(pooled[:, :16], audio_tokens.mean(dim=1)) and torch.equal(pooled[:, 48:], image_tokens.std(dim=1))
+    router.fit([(audio[:3], image[:3], situations[:3])], shrinkage=0.1)
+    assert router.bias[3] == -torch.inf and router.pick(audio, image).max() <= 2      # noisy_both was never seen
+    router.fit([(audio, image, situations)], shrinkage=0.1)
+    assert torch.equal(router.pick(audio, image), situations)                         # five samples in 64 dimensions
+
+
+def test_the_surest_answer_is_taken():
+    class Fixed:
+        def by_situation(self, audio, image, situations):
+            return torch.tensor([[0.0, 0.1], [3.0, 0.0], [0.0, 1.0], [1.0, 0.0]])[situations]
+
+    answers = lowest_entropy(Fixed(), None)(torch.zeros(2, 1), torch.zeros(2, 1), torch.zeros(2, dtype=torch.long))
+    assert torch.equal(answers, torch.tensor([[3.0, 0.0], [3.0, 0.0]]))
+
+
+def test_each_strategy_answers_with_the_sets_that_it_names(small, inputs):
+    audio, image, situations = inputs
+    backbone, model = make_prompted(small)
+    router = Router(backbone)
+    router.fit([inputs], shrinkage=0.1)
+    answers = {name: strategy(model, router)(audio, image, situations) for name, strategy in STRATEGIES.items()}
+    assert torch.equal(answers["situation"], model.by_situation(audio, image, situations))
+    assert torch.equal(answers["concat"], model(audio, image))
+    assert torch.equal(answers["routed"], model.by_situation(audio, image, router.pick(audio, image)))
+    for s in Situation:
+        assert torch.equal(told(model, s)(audio, image, situations), model.by_situation(audio, image, torch.full((5,), s)))

@@ -1,0 +1,177 @@
+"""Run folders: whole, strict, and refusing whatever does not belong."""
+import json
+
+import pytest
+import torch
+from conftest import move, refusal
+
+from ptm_mini.config import PRESETS, Situation
+from ptm_mini.data.prepared import Normalisation
+from ptm_mini.files import write_file
+from ptm_mini.method.backbone import Backbone, freeze, initialise
+from ptm_mini.method.router import Router
+from ptm_mini.runs import folder as run_folder
+from ptm_mini.runs.models import load_models
+from ptm_mini.runs.weights import fingerprint, load_learned
+from ptm_mini.settings import with_settings
+from ptm_mini.training.cost import Cost
+from ptm_mini.training.methods import METHODS, ROUTER, assembled
+
+CPU = torch.device("cpu")
+COSTS = [Cost("stage", 10, 1, 1.0, 1000, 0.5, "CPU")]
+
+
+def make_models(method, backbone, config):
+    """The models of a method with every learned weight away from its start."""
+    random = torch.Generator().manual_seed(7)
+    models = [METHODS[method].build(backbone, config, random) for _ in METHODS[method].cases]
+    if ROUTER in METHODS[method].stages:
+        models.append(Router(backbone))
+    return [move(model, 0.1, random) for model in models]
+
+
+def make_run(folder, config, seed=0, methods=("prompt",)):
+    """A run of random weights. returns Backbone, {method: models}, Run"""
+    run = run_folder.Run(config, ["dog", "rain", "wind"], Normalisation(-5.0, 4.0), "/somewhere")
+    backbone = Backbone(config, 3)
+    initialise(backbone, torch.Generator().manual_seed(seed))
+    run = run_folder.save_backbone(folder, run, backbone, COSTS)
+    models = {method: make_models(method, freeze(backbone), config) for method in methods}
+    for method, own in models.items():
+        run = run_folder.save_method(folder, run, method, fingerprint(backbone), own, COSTS)
+    return backbone, models, run
+
+
+@pytest.mark.parametrize("tune_head", [False, True])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_loaded_run_gives_equal_scores(tmp_path, small, inputs, method, tune_head):
+    config = with_settings(small, {f"{group}.tune_head": tune_head for group in ("prompts", "lora", "adapter")})
+    backbone, models, run = make_run(tmp_path, config, methods=[method])
+    assert run_folder.load_run(tmp_path) == run
+    _, found, router = load_models(tmp_path, run, CPU)
+    audio, image, situations = inputs
+    saved = models[method]
+    if ROUTER in METHODS[method].stages:
+        *saved, saved_router = saved
+        assert torch.equal(saved_router(audio, image), router(audio, image))
+    model = assembled(saved)
+    if "concat" in METHODS[method].strategies or not METHODS[method].strategies:
+        assert torch.equal(model(audio, image), found[method](audio, image))
+    if METHODS[method].strategies:
+        assert torch.allclose(model.by_situation(audio, image, situations), found[method].by_situation(audio, image, situations),
+                              atol=1e-5)                                             # LoRA is merged on loading
+
+
+def test_the_same_run_gives_the_same_bytes(tmp_path, small):
+    for name in "ab":
+        make_run(tmp_path / name, small)
+    files = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert files == ["backbone.pt", "config.json", "costs.json", *sorted(f"prompt-{s.label}.pt" for s in Situation), "router.pt"]
+    assert all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in files)
+
+
+def test_only_what_was_trained_is_saved(tmp_path):
+    """Prompts, LoRA and Adapter at tiny are well under a megabyte; their files hold no weight of the backbone."""
+    backbone, _, _ = make_run(tmp_path, PRESETS["tiny"], methods=["prompt", "head", "lora", "adapter"])
+    names = dict(backbone.named_parameters())
+    for path in tmp_path.glob("*-noisy_both.pt"):
+        assert path.stat().st_size < 250_000
+        content = torch.load(path, weights_only=True)
+        assert {"config", "classes", "normalisation", "file", "backbone", "weights"} <= set(content)
+        assert content["file"] == path.name
+        assert all(name.startswith("head") for name in content["weights"] if name in names)
+
+
+def test_missing_and_altered_files_are_named(tmp_path, small):
+    make_run(tmp_path, small)
+    for name in [path.name for path in tmp_path.glob("*.pt")]:
+        path = tmp_path / name
+        content = path.read_bytes()
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        assert f"{name}: was altered" in refusal(run_folder.load_run, tmp_path)
+        path.unlink()
+        assert f"{name}: no such file" in refusal(run_folder.load_run, tmp_path)
+        path.write_bytes(content)
+    run_folder.load_run(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", None])
+def test_an_altered_config_is_named(tmp_path, small, text):
+    make_run(tmp_path, small)
+    path = tmp_path / "config.json"
+    facts = json.loads(path.read_text())
+    facts["config"]["train"]["seed"] = 5
+    path.write_text(json.dumps(facts) if text is None else text)
+    assert "config.json: was altered" in refusal(run_folder.load_run, tmp_path)
+    path.unlink()
+    assert "config.json: no such file" in refusal(run_folder.load_run, tmp_path)
+
+
+def test_a_run_that_broke_off_while_prompts_were_saved_is_the_backbone_still(tmp_path, small):
+    backbone, models, run = make_run(tmp_path, small, methods=[])
+    write_file(tmp_path / "prompt-complete.pt", b"half a run")
+    loaded = run_folder.load_run(tmp_path)
+    assert loaded.trained == ("backbone",) and load_models(tmp_path, loaded, CPU)[1:] == ({}, None)
+
+
+def test_a_prompt_set_refuses_another_backbone(tmp_path, small):
+    make_run(tmp_path / "a", small)
+    other, _, _ = make_run(tmp_path / "b", small, seed=1)
+    path = tmp_path / "a" / "prompt-complete.pt"
+    message = refusal(load_learned, path, other, fingerprint(other))
+    assert "prompt-complete.pt: trained on backbone" in message and "expected the same" in message
+
+
+def test_a_file_that_is_no_prompt_set_is_named(tmp_path, small):
+    backbone, _, _ = make_run(tmp_path, small)
+    (tmp_path / "text.pt").write_text("text")
+    for name in ("text.pt", "backbone.pt"):
+        assert f"{name}: holds no prompts" in refusal(load_learned, tmp_path / name, backbone, "")
+    assert "gone.pt: no such file" in refusal(load_learned, tmp_path / "gone.pt", backbone, "")
+
+
+def test_files_that_changed_places_are_named(tmp_path, small):
+    """The paper's code saves two situations under each other's names."""
+    _, _, run = make_run(tmp_path, small)
+    one, other = tmp_path / "prompt-noisy_audio.pt", tmp_path / "prompt-noisy_image.pt"
+    content = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(content)
+    assert "prompt-noisy_audio.pt: was saved as prompt-noisy_image.pt" in refusal(load_models, tmp_path, run, CPU)
+
+
+def test_a_run_of_another_version_is_named(tmp_path, small):
+    make_run(tmp_path, small, methods=[])
+    facts = json.loads((tmp_path / "config.json").read_text())
+    del facts["sha256"], facts["config"]["lora"]
+    facts["sha256"] = run_folder.digest_of(facts)
+    (tmp_path / "config.json").write_text(json.dumps(facts))
+    message = refusal(run_folder.load_run, tmp_path)
+    assert "config.json: saved by another version" in message and "lora is missing" in message
+
+
+def test_a_run_of_version_01_is_read(tmp_path, small):
+    """It named a situation's prompts set.audio_input and so on."""
+    backbone, models, run = make_run(tmp_path, small)
+    for path in tmp_path.glob("prompt-*.pt"):
+        content = torch.load(path, weights_only=True)
+        assert all(name.startswith("sets.0.") for name in content["weights"])
+        content["weights"] = {name.replace("sets.0.", "set."): tensor for name, tensor in content["weights"].items()}
+        torch.save(content, path)
+        model = load_learned(path, backbone, fingerprint(backbone))
+        saved = models["prompt"][run_folder.files_of("prompt").index(path.name)]
+        assert torch.equal(model.sets[0].audio_input, saved.sets[0].audio_input)
+
+
+def test_costs_that_are_gone_are_named(tmp_path, small):
+    make_run(tmp_path, small)
+    (tmp_path / "costs.json").write_text("{}")
+    assert "costs.json: not there or not whole" in refusal(run_folder.load_costs, tmp_path, ["prompt"])
+
+
+def test_the_fingerprint_tells_any_weight_apart(small):
+    backbone = Backbone(small, 3)
+    before = fingerprint(backbone)
+    with torch.no_grad():
+        backbone.head[1].bias[0] += 1e-6
+    assert fingerprint(backbone) != before

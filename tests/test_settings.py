@@ -1,0 +1,99 @@
+"""Settings: strict by name and type, and every one of them is read somewhere."""
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from ptm_mini.config import PRESETS, Config, Situation
+from ptm_mini.errors import InputError
+from ptm_mini.settings import from_dict, keys, leaves, setting, with_assignments
+
+CONFIG = PRESETS["tiny"]
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize("assignment, says", [
+    ("model.widht=64", "setting model.widht: no such setting; did you mean model.width?"),
+    ("prompts.length=four", "setting prompts.length='four': expected int, not str"),
+    ("prompts.attention=1", "expected bool"), ("train.prompts.epochs=1.5", "expected int"),
+    ("model.width", "expected KEY=VALUE"), ("model.width=30", "setting model.width=30: expected a multiple of 4"),
+    ("model.heads=0", "setting model.heads=0: expected more than 0"), ("model.audio_patch=0", "expected more than 0"),
+    ("audio.seconds=1.0", "98"), ("audio.seconds=-1", "audio.seconds"), ("image.size=30", "image.size=30"),
+    ("model.fusion=crosss", "one of cross, audio_to_image"), ("prompts.input_depth=5", "0 to model.depth=4"),
+    ("train.fraction=0", "more than 0"), ("train.fraction=nan", "train.fraction=nan"), ("train.seed=-1", "train.seed"),
+    ("train.prompts.learning_rate=inf", "learning_rate=inf"), ("train.backbone.epochs=-1", "train.backbone.epochs=-1"),
+    ("damage.both.image_blur=2", "damage.both.image_blur=2.0: expected 0 to 1")])
+def test_bad_settings_are_named_with_a_mend(assignment, says):
+    with pytest.raises(InputError) as caught:
+        with_assignments(CONFIG, [assignment])
+    assert says in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_overrides_reach_every_level():
+    config = with_assignments(CONFIG, ["model.width=64", "train.prompts.learning_rate=1e-3", "prompts.attention=false",
+                               "damage.both.audio_gaussian=1", "model.fusion=none"])
+    assert (config.model.width, config.train.prompts.learning_rate, config.prompts.attention, config.model.fusion) == (
+        64, 1e-3, False, "none")
+    assert config.damage.both.audio_gaussian == 1.0 and config.damage.alone == CONFIG.damage.alone
+
+
+@pytest.mark.parametrize("change, says", [
+    (lambda tree: tree["model"].pop("width"), "setting model.width is missing"),
+    (lambda tree: tree["model"].update(widht=3), "did you mean width?"),
+    (lambda tree: tree.update(model=3), "setting model=3: expected a group"),
+    (lambda tree: tree["audio"].update(mels="64"), "audio.mels='64': expected int")])
+def test_a_config_file_is_read_strictly(change, says):
+    tree = dataclasses.asdict(CONFIG)
+    assert from_dict(Config, tree) == CONFIG
+    change(tree)
+    with pytest.raises(InputError) as caught:
+        from_dict(Config, tree)
+    assert says in str(caught.value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Older:
+    length: int = setting(8, "was there from the start")
+
+
+@dataclasses.dataclass(frozen=True)
+class Newer(Older):
+    views: int = setting(4, "came later; one view was what there was before", before=1)
+
+
+def test_a_file_without_a_later_setting_gets_what_was_before_it(caplog):
+    with caplog.at_level("INFO"):
+        assert from_dict(Newer, {"length": 3}) == Newer(length=3, views=1)
+    assert "setting views came later: taken as 1, as it was before" in caplog.text
+    assert from_dict(Newer, {"length": 3, "views": 2}) == Newer(length=3, views=2)
+    with pytest.raises(InputError, match="setting length is missing"):
+        from_dict(Newer, {"views": 2})
+    with pytest.raises(InputError, match="setting views: no such setting; "):           # a file of a newer version
+        from_dict(Older, {"length": 3, "views": 2})
+
+
+def test_every_setting_says_what_it_means():
+    assert all(len(item.metadata["remark"]) > 3 for _, _, item in leaves(CONFIG))
+
+
+def test_every_setting_is_read():
+    """A field that nothing reads is an option that lies. Strengths are read by the names of the kinds of damage; a field
+    that only config.py reads must be in one of its properties, since checking a value is not using it."""
+    config_code = (ROOT / "ptm_mini" / "config.py").read_text()
+    properties = "".join(re.findall(r"@property\n(?:.+\n)+", config_code))
+    code = properties + "".join(path.read_text() for path in (ROOT / "ptm_mini").glob("*/*.py"))
+    for key in keys(CONFIG):
+        name = key.split(".")[-1]
+        assert re.search(rf"\.{name}\b|\"{name}\"", code), key
+
+
+def test_no_setting_lets_training_depend_on_the_test_split():
+    """The word "test" stands where figures are reported and nowhere in the training code."""
+    code = "".join(path.read_text() for path in (ROOT / "ptm_mini" / "training").glob("*.py"))
+    assert '"test"' not in code and '"val"' in code
+
+
+def test_situations_combine_as_bits():
+    assert Situation(Situation.NOISY_AUDIO | Situation.NOISY_IMAGE) is Situation.NOISY_BOTH
+    assert [int(situation) for situation in Situation] == [0, 1, 2, 3]

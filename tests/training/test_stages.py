@@ -1,0 +1,95 @@
+"""The samples that a stage trains on, the table of methods, and what they read."""
+import pytest
+import torch
+from conftest import edit
+from torch import nn
+
+from ptm_mini.config import PRESETS, Situation, TrainConfig
+from ptm_mini.data.prepared import PreparedSet
+from ptm_mini.errors import InputError
+from ptm_mini.method.backbone import Backbone
+from ptm_mini.settings import keys, with_settings
+from ptm_mini.training.methods import BACKBONE, METHODS, CaseModels, reads
+from ptm_mini.training.stages import EVERY, Samples, Task, fraction_of, shifted, train_method
+
+
+def make_task(folder, config):
+    data = PreparedSet(folder, config)
+    return Task(config, data, data.normalisation(), torch.device("cpu"), bf16=False)
+
+
+def test_prompts_of_no_length_and_no_head_are_refused(toy_set, small):
+    config = with_settings(small, {"prompts.length": 0})
+    with pytest.raises(InputError, match="nothing can learn; expected prompts.length above 0"):
+        train_method(make_task(toy_set, config), Backbone(config, 10), "prompt")
+
+
+def test_a_fraction_is_taken_of_each_class():
+    labels = torch.tensor([0] * 20 + [1] * 10 + [2])
+    kept = fraction_of(torch.arange(31), labels, 0.3, seed=0)
+    assert torch.bincount(labels[kept]).tolist() == [6, 3, 1]
+    assert torch.equal(fraction_of(torch.arange(31), labels, 1.0, seed=0), torch.arange(31))
+
+
+def test_shift_moves_but_loses_nothing(tiny_set, small):
+    data = PreparedSet(tiny_set, small)
+    batch = data.batch(torch.arange(6), data.normalisation())
+    moved = shifted(batch, TrainConfig(image_shift=0.25), epoch=1)
+    assert not torch.equal(moved.audio, batch.audio)
+    assert torch.equal(moved.audio.flatten(1).sort(dim=1).values, batch.audio.flatten(1).sort(dim=1).values)
+    assert torch.equal(moved.audio[0].sort(dim=0).values, batch.audio[0].sort(dim=0).values)     # no bin left its row
+    assert torch.equal(shifted(batch, TrainConfig(image_shift=0.0), epoch=1).image, batch.image)
+
+
+def test_batches_are_the_same_however_far_ahead_they_are_made(toy_set, small):
+    """Each is what its samples give one by one: neither threads nor neighbours matter."""
+    samples = Samples(make_task(toy_set, small), EVERY, 0.3)
+    seen = []
+    for batch in samples.batches(16, 2, "name"):
+        for i, name in enumerate(batch.ids):
+            row = next(r for r, own in enumerate(samples.task.data.rows) if own.id == name)
+            alone = samples.batch(torch.tensor([row]), 2)
+            assert all(torch.equal(part[i], one[0]) for part, one in zip(batch[:4], alone[:4]))
+        seen += batch.ids
+    assert len(seen) == len(set(seen)) == len(samples) == 40
+    assert seen != [name for batch in samples.batches(16, 3, "name") for name in batch.ids]
+    assert sorted(seen) == sorted(name for batch in samples.batches(16, 3) for name in batch.ids)
+
+
+def test_samples_that_lack_something_train_where_they_can(tiny_set, small):
+    """Sample 4 lacks its audio. Of two situations the samples must bear both: a mix of noisy audio and noisy image can meet
+    whoever lacks either."""
+    edit(tiny_set, 3, image="")
+    task = make_task(tiny_set, small)
+    wanted = {(Situation.COMPLETE,): [0], (Situation.NOISY_AUDIO,): [0, 4], (Situation.NOISY_IMAGE,): [0, 1],
+              (Situation.NOISY_AUDIO, Situation.NOISY_IMAGE): [0, 1, 4], EVERY: [0, 1, 4]}
+    for situations, rows in wanted.items():
+        samples = Samples(task, situations, 1.0)
+        assert samples.indices.tolist() == rows
+        for batch in samples.batches(8, 1):
+            lacking = task.data.missing[samples.indices]
+            assert all(s in [own | int(lack) for own in situations] for s, lack in zip(batch.situations.tolist(), lacking))
+
+
+def test_case_models_keep_the_order_of_samples(inputs):
+    audio, image, situations = inputs
+
+    class Constant(nn.Module):
+        def __init__(self, value):
+            super().__init__()
+            self.value = value
+
+        def forward(self, audio, image):
+            return audio[:, :1, 0] + self.value
+
+    expected = audio[:, :1, 0] + 10 * situations[:, None]
+    assert torch.equal(CaseModels([Constant(10 * s) for s in range(4)]).by_situation(audio, image, situations), expected)
+
+
+def test_what_a_method_reads():
+    assert reads("lora", "lora.rank") and reads("lora", "train.lora.epochs") and reads("lora", "damage.both.audio_mask")
+    assert not reads("lora", "prompts.length") and not reads("lora", "train.together.epochs")
+    assert reads("prompt", "prompts.length") and reads("prompt", "router.passes")
+    assert not reads("backbone", "damage.alone.audio_mask") and not reads("backbone", "train.fraction")
+    assert all(reads(method, key) for method in (BACKBONE, *METHODS) for key in ("model.width", "train.seed", "audio.mels"))
+    assert not any(reads("head", key) for key in keys(PRESETS["tiny"]) if key.startswith(("lora.", "adapter.", "prompts.")))
