@@ -108,20 +108,23 @@ def hann_window(samples):
     return torch.hann_window(samples, periodic=False)
 
 
-def fbank(waves, rate, mels):
+def fbank(wave, rate, mels):
     """Kaldi log-mel filterbank: 25 ms Hann windows every 10 ms, each with its mean removed and pre-emphasised.
 
-    waves    [B, samples], clips of one length and rate
-    returns  [B, T, M] natural logarithm of the energy, equal to torchaudio.compliance.kaldi.fbank
-    raises   ValueError where the clips are shorter than one window
+    One clip at a time: its frames stay in the processor's cache from step to step, those of a batch would not.
+
+    wave     [samples]
+    returns  [T, M] natural logarithm of the energy, equal to torchaudio.compliance.kaldi.fbank
+    raises   ValueError where the clip is shorter than one window
     """
     window, hop = window_and_hop(rate)
-    if waves.shape[-1] < window:
-        raise ValueError(f"clips of {waves.shape[-1]} samples; expected {window} or more, one window at {rate} Hz")
-    frames = waves.unfold(-1, window, hop)                                         # [B, T, window]
-    frames = frames - frames.mean(dim=-1, keepdim=True)
-    before = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)                # Kaldi repeats the first sample
+    if len(wave) < window:
+        raise ValueError(f"a clip of {len(wave)} samples; expected {window} or more, one window at {rate} Hz")
+    frames = wave.unfold(0, window, hop)                                           # [T, window]
+    frames = frames - frames.mean(dim=1, keepdim=True)
+    before = torch.cat([frames[:, :1], frames[:, :-1]], dim=1)                     # Kaldi repeats the first sample
     frames = (frames - PRE_EMPHASIS * before) * hann_window(window)
     fft_size = 1 << (window - 1).bit_length()                                      # the next power of two
-    energy = torch.fft.rfft(frames, n=fft_size).abs().square()                     # [B, T, fft_size / 2 + 1]
+    spectrum = torch.fft.rfft(frames, n=fft_size)                                  # [T, fft_size / 2 + 1]
+    energy = spectrum.real.square() + spectrum.imag.square()                       # abs() would take a root to be squared
     return (energy @ mel_filters(rate, mels, fft_size)).clamp(min=FLOOR).log()

@@ -44,7 +44,7 @@ def to_rgb(picture):
 
 def normalise(pixels):
     """[..., 3, H, W] uint8 to float32 with ImageNet's mean 0 and std 1 in each channel."""
-    return (pixels.float() / 255 - IMAGENET_MEAN) / IMAGENET_STD
+    return pixels.float().div_(255).sub_(IMAGENET_MEAN).div_(IMAGENET_STD)
 
 
 def denormalise(image):

@@ -2,6 +2,7 @@
 import hashlib
 import json
 import logging
+import os
 from collections import defaultdict, deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -16,11 +17,11 @@ from ptm_mini.data.image import normalise, read_image
 from ptm_mini.data.manifest import read_set
 from ptm_mini.errors import InputError
 from ptm_mini.files import new_folder
-from ptm_mini.method.damage import Batch
+from ptm_mini.method.damage import Sample
 
 logger = logging.getLogger(__name__)
-CACHE_VERSION = 1                 # goes up when the front end computes something else
-WORKERS = 2                       # threads that work ahead
+CACHE_VERSION = 2                 # goes up when the front end computes something else
+MOST_WORKERS = 8                  # threads that work ahead
 
 
 class Normalisation(NamedTuple):
@@ -56,11 +57,12 @@ class PreparedSet:
                              f"some with it: fill their cells in manifest.csv")
         return fits.nonzero()[:, 0]
 
-    def batch(self, indices, normalisation):
-        """Batch of the rows `indices` [B] long"""
-        missing, rows = self.missing[indices], indices.numpy()
-        inputs = normalised(torch.from_numpy(self.audio[rows]), torch.from_numpy(self.image[rows]), missing, normalisation)
-        return Batch(*inputs, missing, self.labels[indices], [self.rows[i].id for i in rows])
+    def sample(self, index, normalisation):
+        """Sample of the row `index`"""
+        log_mel, pixels = torch.from_numpy(self.audio[index].copy()), torch.from_numpy(self.image[index].copy())
+        missing = self.missing[index]
+        audio, image = normalised(log_mel, pixels, missing, normalisation)
+        return Sample(audio, image, missing, self.labels[index], self.rows[index].id)
 
     def normalisation(self):
         """Mean and std over the training clips that are there, summed in double precision clip by clip."""
@@ -75,15 +77,17 @@ class PreparedSet:
 
 
 def normalised(log_mel, pixels, missing, normalisation):
-    """Inputs as the model takes them.
+    """A sample as the model takes it.
 
-    log_mel [B, T, M] float32, pixels [B, 3, H, W] uint8
-    missing  [B] long, the Situation that follows from what each sample lacks: that becomes all 0
-    returns  audio [B, T, M], image [B, 3, H, W], float32
+    log_mel [T, M] float32, pixels [3, H, W] uint8
+    missing  the Situation that follows from what the sample lacks: that becomes all 0
+    returns  audio [T, M], image [3, H, W], float32
     """
-    audio, image = (log_mel - normalisation.mean) / normalisation.std, normalise(pixels)
-    audio[missing & Situation.NOISY_AUDIO > 0] = 0
-    image[missing & Situation.NOISY_IMAGE > 0] = 0
+    audio, image = (log_mel - normalisation.mean).div_(normalisation.std), normalise(pixels)
+    if missing & Situation.NOISY_AUDIO:
+        audio.zero_()
+    if missing & Situation.NOISY_IMAGE:
+        image.zero_()
     return audio, image
 
 
@@ -93,7 +97,7 @@ def features_of(audio, image, config):
     pixels = torch.zeros(3, config.image.size, config.image.size, dtype=torch.uint8)
     if audio:
         wave = read_waveform(audio, config.audio.sample_rate, config.audio.samples)
-        log_mel = fbank(wave[None], config.audio.sample_rate, config.audio.mels)[0]
+        log_mel = fbank(wave, config.audio.sample_rate, config.audio.mels)
     if image:
         pixels = read_image(image, config.image.size)
     return log_mel, pixels
@@ -151,7 +155,7 @@ def decode(folder, rows, config, target):
     def features(row):
         return features_of(row.audio and folder / row.audio, row.image and folder / row.image, config)
 
-    for i, (log_mel, pixels) in enumerate(prepared_ahead(features, rows)):
+    for i, (log_mel, pixels) in enumerate(in_threads(features, rows)):
         audio[i], image[i] = log_mel.numpy(), pixels.numpy()
     audio.flush()
     image.flush()
@@ -164,14 +168,30 @@ def in_batches(indices, size, generator=None):
     yield from indices.split(size)
 
 
-def prepared_ahead(prepare, items):
-    """Yield prepare(item) for each item, in order; threads work on the next ones while the caller works on the last."""
-    with ThreadPoolExecutor(WORKERS) as pool:
+def workers():
+    return min(MOST_WORKERS, os.cpu_count())
+
+
+def prepared_ahead(prepare, items, device):
+    """Yield prepare(item) for each item, in order.
+
+    While a GPU works on one, threads prepare the next ones. A model on the CPU keeps the cores busy by itself: each item is
+    prepared when its turn comes then.
+    """
+    if device.type == "cpu":
+        yield from map(prepare, items)
+    else:
+        yield from in_threads(prepare, items)
+
+
+def in_threads(function, items):
+    """Yield function(item) for each item, in order; threads work on the next ones meanwhile."""
+    with ThreadPoolExecutor(workers()) as pool:
         waiting = deque()
         try:
             for item in items:
-                waiting.append(pool.submit(prepare, item))
-                if len(waiting) > WORKERS:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > workers():
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

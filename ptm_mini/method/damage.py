@@ -35,12 +35,26 @@ def weights_generator(seed, situation=None):
     return torch.Generator().manual_seed(seed if situation is None else seed * len(Situation) + situation)
 
 
-class Batch(NamedTuple):
-    audio: torch.Tensor           # [B, T, M] float32, mean 0 and std 1 over the training split; all 0 where missing
-    image: torch.Tensor           # [B, 3, H, W] float32, ImageNet's mean and std; all 0 where missing
-    situations: torch.Tensor      # [B] long, what each sample suffers: at first from what it lacks
-    labels: torch.Tensor          # [B] long
-    ids: list
+class Sample(NamedTuple):
+    """One sample, or a batch of them: then each part has a first dimension B, and `id` is a list."""
+    audio: torch.Tensor           # [T, M] float32, mean 0 and std 1 over the training split; all 0 where missing
+    image: torch.Tensor           # [3, H, W] float32, ImageNet's mean and std; all 0 where missing
+    situation: torch.Tensor       # [] long, what it suffers: at first from what it lacks
+    label: torch.Tensor           # [] long
+    id: str
+
+
+def stack(samples, count):
+    """`count` Samples as one batch. Each is put in its place when it comes, so that the next one can have its memory."""
+    batch = None
+    for i, sample in enumerate(samples):
+        *tensors, name = sample
+        if batch is None:
+            batch = Sample(*(x.new_empty(count, *x.shape) for x in tensors), [])
+        for whole, part in zip(batch, tensors):
+            whole[i] = part
+        batch.id.append(name)
+    return batch
 
 
 def add_gaussian(x, std, generator):
@@ -70,8 +84,11 @@ def add_gaussian_clamped(image, std, generator):
 
 def blur(image, share, generator):
     """[3, H, W] averaged over a square of side share * H, to the nearest odd number; at the edge over what is there"""
-    kernel = 2 * round((share * image.shape[-1] - 1) / 2) + 1
-    return F.avg_pool2d(image, kernel, stride=1, padding=kernel // 2, count_include_pad=False)
+    reach = round((share * image.shape[-1] - 1) / 2)                               # the square's side is 2 reach + 1
+    pixels = torch.arange(image.shape[-1])
+    near = ((pixels[:, None] - pixels).abs() <= reach).float()
+    mean = near / near.sum(dim=1, keepdim=True)                                    # [H, H]: rows sum to 1
+    return mean @ image @ mean.T
 
 
 def pixelate(image, share, generator):
@@ -92,31 +109,21 @@ def damage_modality(x, functions, strengths, generator, kinds):
     return torch.zeros_like(x) if kind == MISSING else functions[kind](x, getattr(strengths, kind), generator)
 
 
-def damage_sample(audio, image, situation, missing, damage, generator, kinds=ALL_KINDS):
-    """Damage one sample.
+def damage_sample(sample, situation, damage, seed, epoch, kinds=ALL_KINDS):
+    """Put a Sample into a situation, besides what it lacks: that stays all 0.
 
-    audio [T, M], image [3, H, W]  normalised
-    situation  Situation to put it in
-    missing    Situation of the modalities that it really lacks: those stay all 0
+    situation  Situation
     damage     DamageConfig
     kinds      names of the kinds that can be drawn; "missing" never is in NOISY_BOTH
-    returns    audio, image
+    returns    Sample, in the situation that follows from both
     """
-    strengths = damage.alone
+    audio, image, lacking, *_ = sample
+    generator, strengths = seeded_generator(seed, epoch, sample.id), damage.alone
     if situation == Situation.NOISY_BOTH:
         strengths, kinds = damage.both, [kind for kind in kinds if kind != MISSING]
-    to_damage = situation & ~missing
+    to_damage = situation & ~int(lacking)
     if to_damage & Situation.NOISY_AUDIO:
         audio = damage_modality(audio, AUDIO_KINDS, strengths, generator, kinds)
     if to_damage & Situation.NOISY_IMAGE:
         image = damage_modality(image, IMAGE_KINDS, strengths, generator, kinds)
-    return audio, image
-
-
-def damage_batch(batch, situations, damage, seed, epoch, kinds=ALL_KINDS):
-    """Put each sample of a Batch into a situation of its own, besides what it lacks. situations [B] long; returns Batch"""
-    samples = [damage_sample(audio, image, Situation(situation), missing, damage, seeded_generator(seed, epoch, name), kinds)
-               for audio, image, situation, missing, name
-               in zip(batch.audio, batch.image, situations.tolist(), batch.situations.tolist(), batch.ids)]
-    audio, image = (torch.stack(parts) for parts in zip(*samples))
-    return batch._replace(audio=audio, image=image, situations=situations | batch.situations)
+    return sample._replace(audio=audio, image=image, situation=lacking | situation)

@@ -26,13 +26,13 @@ def examples(strategies, view, count):
     complete = view.data.indices(view.split, Situation.COMPLETE)
     chosen = complete[torch.linspace(0, len(complete) - 1, min(count, len(complete))).round().long()]
     samples = []
-    for index in chosen:
+    for index in chosen.tolist():
         cells = {}
         for situation in Situation:
-            batch = view.batch(index[None], situation)
-            inputs = [x.to(view.device) for x in batch[:3]]
+            sample = view.sample(index, situation)
+            inputs = [x[None].to(view.device) for x in sample[:3]]
             answers = {name: view.data.classes[scores_of(*inputs).argmax()] for name, scores_of in strategies.items()}
-            cells[situation] = (batch.audio[0], batch.image[0], answers)
+            cells[situation] = (sample.audio, sample.image, answers)
         samples.append((view.data.rows[index].label, cells))
     return samples
 

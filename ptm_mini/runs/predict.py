@@ -38,9 +38,8 @@ class Predictor:
         if lacking == Situation.NOISY_BOTH:
             raise InputError("neither audio nor image is given; expected at least one")
         log_mel, pixels = features_of(audio and Path(audio), image and Path(image), self.run.config)
-        missing = torch.tensor([lacking])
-        inputs = [x.to(self.device) for x in normalised(log_mel[None], pixels[None], missing, self.run.normalisation)]
-        picked = missing.to(self.device) if lacking else self.router.pick(*inputs)
+        inputs = [x[None].to(self.device) for x in normalised(log_mel, pixels, lacking, self.run.normalisation)]
+        picked = torch.tensor([lacking], device=self.device) if lacking else self.router.pick(*inputs)
         probabilities = self.model.by_situation(*inputs, picked)[0].softmax(dim=0)
         ranked = sorted(zip(self.run.classes, probabilities.tolist()), key=lambda pair: -pair[1])
         return Answer(dict(ranked), Situation(picked.item()))

@@ -16,7 +16,7 @@ def fit(name, model, stage, samples, loss_of, validate):
 
     stage     StageConfig
     samples   Samples: how many, and the batches of an epoch in the order that belongs to the name
-    loss_of   function(Batch) -> loss
+    loss_of   function(batch, a Sample of B) -> loss
     validate  function() -> Score; the best epoch has the highest accuracy, of equal ones the lowest loss
     returns   Cost
     """
@@ -44,7 +44,7 @@ def fit(name, model, stage, samples, loss_of, validate):
                 loss.backward()
                 optimiser.step()
             schedule.step()
-            total += loss.item() * len(batch.labels)
+            total += loss.item() * len(batch.label)
         seconds += time.monotonic() - epoch_start
         score = validate()
         if best is None or (score.accuracy, -score.loss) > (best.accuracy, -best.loss):

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from ptm_mini.config import Config, Situation
 from ptm_mini.data.prepared import Normalisation, PreparedSet, in_batches, prepared_ahead
-from ptm_mini.method.damage import ALL_KINDS, EVALUATION_EPOCH, damage_batch
+from ptm_mini.method.damage import ALL_KINDS, EVALUATION_EPOCH, damage_sample, stack
 
 BATCH_SIZE = 128                  # fixed, so that a run's figures do not depend on how it was trained
 
@@ -27,18 +27,19 @@ class View(NamedTuple):
     device: torch.device
     kinds: tuple = ALL_KINDS      # of damage, that can be drawn
 
-    def batch(self, indices, situation):
-        """Batch of the rows `indices` [B] long, put into one situation"""
-        batch = self.data.batch(indices, self.normalisation)
-        situations = torch.full_like(batch.labels, situation)
-        return damage_batch(batch, situations, self.config.damage, self.config.train.seed, EVALUATION_EPOCH, self.kinds)
+    def sample(self, index, situation):
+        """Sample of the row `index`, put into a situation"""
+        sample = self.data.sample(index, self.normalisation)
+        return damage_sample(sample, situation, self.config.damage, self.config.train.seed, EVALUATION_EPOCH, self.kinds)
 
     def batches(self, situation):
         """Yield audio, image, situations and labels of every sample that can be in a situation."""
         def prepare(indices):
-            return [x.to(self.device) for x in self.batch(indices, situation)[:4]]
+            batch = stack((self.sample(index, situation) for index in indices.tolist()), len(indices))
+            return [x.to(self.device) for x in batch[:4]]
 
-        yield from prepared_ahead(prepare, in_batches(self.data.indices(self.split, situation), BATCH_SIZE))
+        indices = in_batches(self.data.indices(self.split, situation), BATCH_SIZE)
+        yield from prepared_ahead(prepare, indices, self.device)
 
 
 def score_of(confusion, loss):

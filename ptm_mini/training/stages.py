@@ -14,7 +14,7 @@ from ptm_mini.config import Config, Situation
 from ptm_mini.data.prepared import Normalisation, PreparedSet, in_batches, prepared_ahead
 from ptm_mini.errors import InputError
 from ptm_mini.method.backbone import Backbone, initialise
-from ptm_mini.method.damage import SHIFT, SITUATION, damage_batch, seeded_generator, weights_generator
+from ptm_mini.method.damage import SHIFT, SITUATION, Sample, damage_sample, seeded_generator, stack, weights_generator
 from ptm_mini.method.router import Router, plain
 from ptm_mini.settings import get
 from ptm_mini.training.cost import Cost, machine_of
@@ -63,19 +63,22 @@ class Samples:
         return len(self.indices)
 
     def batches(self, size, epoch, name=None):
-        """Yield the epoch's Batches on the device, in the random order of that name, or as the samples stand in the set."""
+        """Yield the epoch's batches, Samples of B, on the device, in the random order of that name, or as the samples stand in the set."""
         order = None if name is None else seeded_generator(self.task.config.train.seed, epoch, name)
-        yield from prepared_ahead(lambda indices: self.batch(indices, epoch), in_batches(self.indices, size, order))
+        indices = in_batches(self.indices, size, order)
+        yield from prepared_ahead(lambda some: self.batch(some, epoch), indices, self.task.device)
 
     def batch(self, indices, epoch):
-        """Batch of these samples, each moved a little and put into one of the situations, drawn anew each epoch."""
-        data, train = self.task.data, self.task.config.train
-        batch = shifted(data.batch(indices, self.task.normalisation), train, epoch)
-        drawn = [self.situations[seeded_generator(train.seed, epoch, SITUATION.format(name)).integers(len(self.situations))]
-                 for name in batch.ids]
-        batch = damage_batch(batch, torch.tensor(drawn), self.task.config.damage, train.seed, epoch)
-        return batch._replace(**{part: getattr(batch, part).to(self.task.device)
-                                 for part in ("audio", "image", "situations", "labels")})
+        """These samples on the device, [B] long -> Sample of B"""
+        *tensors, ids = stack((self.sample(index, epoch) for index in indices.tolist()), len(indices))
+        return Sample(*(x.to(self.task.device) for x in tensors), ids)
+
+    def sample(self, index, epoch):
+        """Sample of the row `index`, moved a little and put into one of the situations, drawn anew each epoch."""
+        data, normalisation, train = self.task.data, self.task.normalisation, self.task.config.train
+        sample = moved(data.sample(index, normalisation), train, epoch)
+        drawn = seeded_generator(train.seed, epoch, SITUATION.format(sample.id)).integers(len(self.situations))
+        return damage_sample(sample, self.situations[drawn], self.task.config.damage, train.seed, epoch)
 
 
 def fraction_of(indices, labels, share, seed):
@@ -88,16 +91,15 @@ def fraction_of(indices, labels, share, seed):
     return torch.cat(kept).sort().values
 
 
-def shifted(batch, train, epoch):
-    """Augmentation: roll each sound along time and each picture along height and width, by up to a share of the side."""
-    def roll(x, dims, share, generator):
+def moved(sample, train, epoch):
+    """Augmentation: roll the sound along time and the picture along height and width, by up to a share of the side."""
+    generator = seeded_generator(train.seed, epoch, SHIFT.format(sample.id))
+
+    def roll(x, dims, share):
         most = [round(share * x.shape[dim]) for dim in dims]
         return x.roll([int(generator.integers(-n, n, endpoint=True)) for n in most], dims)
 
-    generators = [seeded_generator(train.seed, epoch, SHIFT.format(name)) for name in batch.ids]
-    audio = torch.stack([roll(x, (0,), train.audio_shift, generator) for x, generator in zip(batch.audio, generators)])
-    image = torch.stack([roll(x, (1, 2), train.image_shift, generator) for x, generator in zip(batch.image, generators)])
-    return batch._replace(audio=audio, image=image)
+    return sample._replace(audio=roll(sample.audio, (0,), train.audio_shift), image=roll(sample.image, (1, 2), train.image_shift))
 
 
 def fit_one(task, name, model, stage, situations, fraction):
@@ -105,7 +107,7 @@ def fit_one(task, name, model, stage, situations, fraction):
     them this is the paper's case-wise training, with all four a mix. returns Cost"""
     def loss_of(batch):
         with task.autocast():
-            return task.loss(model(batch.audio, batch.image), batch.labels)
+            return task.loss(model(batch.audio, batch.image), batch.label)
 
     def validate():
         return task.validate({name: plain(model)}, situations)
@@ -148,8 +150,8 @@ def train_together(task, backbone, models):
 
     def loss_of(batch):
         with task.autocast():
-            alone = task.loss(model.by_situation(batch.audio, batch.image, batch.situations), batch.labels)
-            return (alone + task.loss(model(batch.audio, batch.image), batch.labels)) / 2
+            alone = task.loss(model.by_situation(batch.audio, batch.image, batch.situation), batch.label)
+            return (alone + task.loss(model(batch.audio, batch.image), batch.label)) / 2
 
     def validate():
         return task.validate({"situation": model.by_situation, "concat": plain(model)}, EVERY)

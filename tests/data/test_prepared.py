@@ -12,16 +12,17 @@ from conftest import edit
 from ptm_mini.config import Situation
 from ptm_mini.data import prepared
 from ptm_mini.data.manifest import Row
-from ptm_mini.data.prepared import PreparedSet, in_batches, prepared_ahead
+from ptm_mini.data.prepared import PreparedSet, in_batches, in_threads
 from ptm_mini.errors import InputError
 
 
 def test_an_empty_cell_is_a_missing_modality(tiny_set, small):
     data = PreparedSet(tiny_set, small)
     assert data.missing.tolist() == [0, 0, 0, 0, Situation.NOISY_AUDIO, Situation.NOISY_IMAGE]
-    batch = data.batch(torch.arange(6), data.normalisation())
-    assert batch.audio[4].eq(0).all() and batch.image[5].eq(0).all()
-    assert not batch.audio[5].eq(0).all() and not batch.image[4].eq(0).all()
+    samples = [data.sample(i, data.normalisation()) for i in range(6)]
+    assert [s.audio.eq(0).all().item() for s in samples] == [False] * 4 + [True, False]
+    assert [s.image.eq(0).all().item() for s in samples] == [False] * 5 + [True]
+    assert [s.situation for s in samples] == data.missing.tolist() and samples[5].id == "s5"
     assert data.indices("train", Situation.COMPLETE).tolist() == [0, 1]
     assert data.indices("train", Situation.NOISY_AUDIO).tolist() == [0, 1, 4]
     assert data.indices("test", Situation.NOISY_AUDIO).tolist() == [3]
@@ -35,8 +36,8 @@ def test_a_situation_without_samples_is_refused(tiny_set, small):
 
 def test_normalisation_uses_the_training_audio_that_is_there(tiny_set, small):
     data = PreparedSet(tiny_set, small)
-    batch = data.batch(torch.tensor([0, 1]), data.normalisation())
-    assert batch.audio.mean() == pytest.approx(0, abs=1e-4) and batch.audio.std() == pytest.approx(1, abs=1e-3)
+    audio = torch.stack([data.sample(i, data.normalisation()).audio for i in (0, 1)])
+    assert audio.mean() == pytest.approx(0, abs=1e-4) and audio.std() == pytest.approx(1, abs=1e-3)
 
 
 def test_the_cache_decodes_once_and_again_for_a_changed_file(tiny_set, small, monkeypatch):
@@ -105,16 +106,16 @@ def test_work_ahead_keeps_the_order_and_stops_with_its_reader():
         done.append(i)
         return i * i
 
-    assert list(prepared_ahead(prepare, range(20))) == [i * i for i in range(20)]
+    assert list(in_threads(prepare, range(20))) == [i * i for i in range(20)]
     done.clear()
-    squares = prepared_ahead(prepare, range(20))
+    squares = in_threads(prepare, range(20))
     assert next(squares) == 0
     squares.close()
-    assert len(done) <= 2 * prepared.WORKERS + 1
+    assert len(done) <= 2 * prepared.workers() + 1
 
 
 def test_what_fails_ahead_is_raised_in_its_place():
-    found = prepared_ahead(lambda i: 1 // (3 - i), range(10))
+    found = in_threads(lambda i: 1 // (3 - i), range(10))
     assert [next(found) for _ in range(3)] == [0, 0, 1]
     with pytest.raises(ZeroDivisionError):
         next(found)

@@ -2,10 +2,11 @@
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from ptm_mini.config import DAMAGES, Situation
-from ptm_mini.method.damage import (AUDIO_KINDS, IMAGE_KINDS, Batch, add_gaussian_clamped, blur, damage_batch, mask_time,
-                                    pixelate, seeded_generator, shift_time, weights_generator)
+from ptm_mini.method.damage import (AUDIO_KINDS, IMAGE_KINDS, Sample, add_gaussian_clamped, blur, damage_sample, mask_time,
+                                    pixelate, seeded_generator, shift_time, stack, weights_generator)
 
 STRONG, PAPER = DAMAGES["strong"], DAMAGES["paper"]
 
@@ -14,14 +15,14 @@ def generator(seed=0):
     return np.random.default_rng(seed)
 
 
-def make_batch(n, missing=0):
+def make_samples(n, missing=0):
     random = torch.Generator().manual_seed(1)
-    return Batch(torch.randn(n, 96, 64, generator=random), torch.randn(n, 3, 32, 32, generator=random),
-                 torch.full((n,), missing), torch.zeros(n, dtype=torch.long), [f"sample {i}" for i in range(n)])
+    return [Sample(torch.randn(96, 64, generator=random), torch.randn(3, 32, 32, generator=random), torch.tensor(missing),
+                   torch.tensor(0), f"sample {i}") for i in range(n)]
 
 
-def damaged(batch, situation, damage=STRONG, seed=0, epoch=1):
-    return damage_batch(batch, torch.full_like(batch.situations, situation), damage, seed, epoch)
+def damaged(sample, situation, damage=STRONG, seed=0, epoch=1):
+    return damage_sample(sample, situation, damage, seed, epoch)
 
 
 def test_shift_and_mask_run_along_time_not_along_mel_bins():
@@ -47,6 +48,14 @@ def test_blur_is_a_box_mean_and_scales_with_the_side():
     assert blur(torch.ones(3, 32, 32), 0.23, None).allclose(torch.ones(3, 32, 32))                                   # edges
 
 
+@pytest.mark.parametrize("side, share", [(224, 0.23), (224, 0.03), (32, 0.23), (32, 0.03), (16, 1.0), (16, 0.0)])
+def test_blur_equals_pooling_over_what_is_there(side, share):
+    image = torch.randn(3, side, side, generator=torch.Generator().manual_seed(0))
+    kernel = 2 * round((share * side - 1) / 2) + 1
+    expected = F.avg_pool2d(image, kernel, stride=1, padding=kernel // 2, count_include_pad=False)
+    assert (blur(image, share, None) - expected).abs().max() < 1e-6
+
+
 @pytest.mark.parametrize("side, share, left", [(224, 0.05, 11), (32, 0.05, 2), (32, 0.30, 10)])
 def test_pixelate_leaves_the_share_of_the_side(side, share, left):
     image = torch.randn(3, side, side, generator=torch.Generator().manual_seed(0))
@@ -54,53 +63,52 @@ def test_pixelate_leaves_the_share_of_the_side(side, share, left):
 
 
 def test_each_situation_damages_its_own_modality_alone():
-    batch = make_batch(16)
+    samples = make_samples(32)
     for situation in Situation:
-        audio, image, situations, _, _ = damaged(batch, situation)
-        assert (audio == batch.audio).all() == (not situation & Situation.NOISY_AUDIO)
-        assert (image == batch.image).all() == (not situation & Situation.NOISY_IMAGE)
-        assert situations.eq(situation).all()
+        after = [damaged(sample, situation) for sample in samples]
+        assert all(one.situation == situation for one in after)
+        for part, bit in (("audio", Situation.NOISY_AUDIO), ("image", Situation.NOISY_IMAGE)):
+            changed = sum(not torch.equal(getattr(one, part), getattr(before, part)) for one, before in zip(after, samples))
+            assert changed > 24 if situation & bit else changed == 0           # a shift or a mask can be drawn as none
     assert [situation.label for situation in Situation] == ["complete", "noisy_audio", "noisy_image", "noisy_both"]
 
 
-def test_the_same_sample_alone_and_in_any_batch():
-    batch = make_batch(8)
-    situations = torch.arange(8) % 4
-    together = damage_batch(batch, situations, STRONG, 0, 1)
-    for i in range(8):
-        one = Batch(*(part[i:i + 1] for part in batch))
-        alone = damage_batch(one, situations[i:i + 1], STRONG, 0, 1)
-        assert all(torch.equal(a[0], b[i]) for a, b in zip(alone[:3], together[:3]))
+def test_a_batch_is_its_samples_in_order():
+    samples = make_samples(5)
+    batch = stack(iter(samples), 5)
+    assert batch.audio.shape == (5, 96, 64) and batch.situation.dtype == torch.long
+    for i, sample in enumerate(samples):
+        assert torch.equal(batch.audio[i], sample.audio) and torch.equal(batch.image[i], sample.image)
+        assert batch.id[i] == sample.id
 
 
 def test_seed_epoch_and_id_each_change_the_damage():
-    batch = make_batch(2)
-    same = batch._replace(audio=batch.audio[:1].repeat(2, 1, 1))
-    first = damaged(same, Situation.NOISY_BOTH)[0]
-    assert not torch.equal(first[0], first[1])
-    assert torch.equal(first, damaged(same, Situation.NOISY_BOTH)[0])
-    assert not torch.equal(first, damaged(same, Situation.NOISY_BOTH, epoch=2)[0])
-    assert not torch.equal(first, damaged(same, Situation.NOISY_BOTH, seed=1)[0])
+    sample = make_samples(1)[0]
+    first = damaged(sample, Situation.NOISY_BOTH).audio
+    assert torch.equal(first, damaged(sample, Situation.NOISY_BOTH).audio)
+    assert not torch.equal(first, damaged(sample._replace(id="another"), Situation.NOISY_BOTH).audio)
+    assert not torch.equal(first, damaged(sample, Situation.NOISY_BOTH, epoch=2).audio)
+    assert not torch.equal(first, damaged(sample, Situation.NOISY_BOTH, seed=1).audio)
 
 
 def test_missing_is_drawn_alone_and_never_in_both():
-    batch = make_batch(200)
-    blank = {situation: damaged(batch, situation)[0].flatten(1).eq(0).all(dim=1).float().mean().item()
+    samples = make_samples(200)
+    blank = {situation: sum(damaged(sample, situation).audio.eq(0).all().item() for sample in samples) / 200
              for situation in (Situation.NOISY_AUDIO, Situation.NOISY_BOTH)}
     assert 0.15 < blank[Situation.NOISY_AUDIO] < 0.35 and blank[Situation.NOISY_BOTH] == 0
 
 
 def test_a_missing_modality_stays_missing_and_adds_to_the_situation():
-    batch = make_batch(8, missing=Situation.NOISY_AUDIO)
-    batch.audio.zero_()
-    audio, image, situations, _, _ = damaged(batch, Situation.NOISY_IMAGE)
-    assert audio.eq(0).all() and situations.eq(Situation.NOISY_BOTH).all() and not torch.equal(image, batch.image)
+    for sample in make_samples(8, missing=Situation.NOISY_AUDIO):
+        sample.audio.zero_()
+        audio, image, situation, _, _ = damaged(sample, Situation.NOISY_IMAGE)
+        assert audio.eq(0).all() and situation == Situation.NOISY_BOTH and not torch.equal(image, sample.image)
 
 
 def test_paper_damage_is_weaker_in_both_only():
     assert PAPER.alone == STRONG.alone and STRONG.both == STRONG.alone
-    change = {name: (damaged(make_batch(100), Situation.NOISY_BOTH, damage)[1] - make_batch(100).image).square().mean()
-              for name, damage in DAMAGES.items()}
+    change = {name: sum((damaged(sample, Situation.NOISY_BOTH, damage).image - sample.image).square().mean()
+                        for sample in make_samples(100)) for name, damage in DAMAGES.items()}
     assert change["paper"] < 0.5 * change["strong"]
 
 

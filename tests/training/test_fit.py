@@ -14,7 +14,7 @@ from ptm_mini.training.measure import Score
 
 
 class FakeBatch(NamedTuple):
-    labels: torch.Tensor
+    label: torch.Tensor
 
 
 class FakeSamples:

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from ptm_mini.config import Situation
-from ptm_mini.method.damage import Batch
+from ptm_mini.method.damage import Sample
 from ptm_mini.training.measure import View, measure, measure_all, score_of
 
 
@@ -22,10 +22,8 @@ class FakeSet:
         assert split == "test"
         return torch.arange(3)
 
-    def batch(self, indices, normalisation):
-        n = len(indices)
-        return Batch(torch.zeros(n, 4, 2), torch.zeros(n, 3, 2, 2), torch.zeros(n, dtype=torch.long), self.labels[indices],
-                     [f"s{i}" for i in indices.tolist()])
+    def sample(self, index, normalisation):
+        return Sample(torch.zeros(4, 2), torch.zeros(3, 2, 2), torch.tensor(0), self.labels[index], f"s{index}")
 
 
 def view(config):

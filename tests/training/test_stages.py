@@ -5,12 +5,12 @@ from conftest import edit
 from torch import nn
 
 from ptm_mini.config import PRESETS, Situation, TrainConfig
-from ptm_mini.data.prepared import PreparedSet
+from ptm_mini.data.prepared import PreparedSet, in_threads
 from ptm_mini.errors import InputError
 from ptm_mini.method.backbone import Backbone
 from ptm_mini.settings import keys, with_settings
 from ptm_mini.training.methods import BACKBONE, METHODS, CaseModels, reads
-from ptm_mini.training.stages import EVERY, Samples, Task, fraction_of, shifted, train_method
+from ptm_mini.training.stages import EVERY, Samples, Task, fraction_of, moved, train_method
 
 
 def make_task(folder, config):
@@ -31,29 +31,33 @@ def test_a_fraction_is_taken_of_each_class():
     assert torch.equal(fraction_of(torch.arange(31), labels, 1.0, seed=0), torch.arange(31))
 
 
-def test_shift_moves_but_loses_nothing(tiny_set, small):
+def test_augmentation_moves_but_loses_nothing(tiny_set, small):
     data = PreparedSet(tiny_set, small)
-    batch = data.batch(torch.arange(6), data.normalisation())
-    moved = shifted(batch, TrainConfig(image_shift=0.25), epoch=1)
-    assert not torch.equal(moved.audio, batch.audio)
-    assert torch.equal(moved.audio.flatten(1).sort(dim=1).values, batch.audio.flatten(1).sort(dim=1).values)
-    assert torch.equal(moved.audio[0].sort(dim=0).values, batch.audio[0].sort(dim=0).values)     # no bin left its row
-    assert torch.equal(shifted(batch, TrainConfig(image_shift=0.0), epoch=1).image, batch.image)
+    for index in range(4):
+        sample = data.sample(index, data.normalisation())
+        after = moved(sample, TrainConfig(image_shift=0.25), epoch=1)
+        assert not torch.equal(after.audio, sample.audio)
+        assert torch.equal(after.audio.sort(dim=0).values, sample.audio.sort(dim=0).values)      # no bin left its row
+        assert torch.equal(after.image.flatten(1).sort(dim=1).values, sample.image.flatten(1).sort(dim=1).values)
+        assert torch.equal(moved(sample, TrainConfig(image_shift=0.0), epoch=1).image, sample.image)
 
 
 def test_batches_are_the_same_however_far_ahead_they_are_made(toy_set, small):
     """Each is what its samples give one by one: neither threads nor neighbours matter."""
     samples = Samples(make_task(toy_set, small), EVERY, 0.3)
+    ahead = in_threads(lambda some: samples.batch(some, 2), samples.indices.split(16))
+    for mine, theirs in zip(ahead, (samples.batch(some, 2) for some in samples.indices.split(16)), strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(mine[:4], theirs[:4])) and mine.id == theirs.id
     seen = []
     for batch in samples.batches(16, 2, "name"):
-        for i, name in enumerate(batch.ids):
+        for i, name in enumerate(batch.id):
             row = next(r for r, own in enumerate(samples.task.data.rows) if own.id == name)
-            alone = samples.batch(torch.tensor([row]), 2)
-            assert all(torch.equal(part[i], one[0]) for part, one in zip(batch[:4], alone[:4]))
-        seen += batch.ids
+            alone = samples.sample(row, 2)
+            assert all(torch.equal(part[i], one) for part, one in zip(batch[:4], alone[:4]))
+        seen += batch.id
     assert len(seen) == len(set(seen)) == len(samples) == 40
-    assert seen != [name for batch in samples.batches(16, 3, "name") for name in batch.ids]
-    assert sorted(seen) == sorted(name for batch in samples.batches(16, 3) for name in batch.ids)
+    assert seen != [name for batch in samples.batches(16, 3, "name") for name in batch.id]
+    assert sorted(seen) == sorted(name for batch in samples.batches(16, 3) for name in batch.id)
 
 
 def test_samples_that_lack_something_train_where_they_can(tiny_set, small):
@@ -68,7 +72,7 @@ def test_samples_that_lack_something_train_where_they_can(tiny_set, small):
         assert samples.indices.tolist() == rows
         for batch in samples.batches(8, 1):
             lacking = task.data.missing[samples.indices]
-            assert all(s in [own | int(lack) for own in situations] for s, lack in zip(batch.situations.tolist(), lacking))
+            assert all(s in [own | int(lack) for own in situations] for s, lack in zip(batch.situation.tolist(), lacking))
 
 
 def test_case_models_keep_the_order_of_samples(inputs):
