@@ -1,6 +1,7 @@
 """Every setting with its default and what it means, and the four situations. Nothing here needs torch."""
 from dataclasses import MISSING, dataclass
 from enum import IntEnum
+from functools import cached_property
 
 from ptm_mini.settings import NOT_NEGATIVE, POSITIVE, Rule, above, between, check_rules, expect, one_of, setting
 
@@ -36,12 +37,12 @@ class AudioConfig:
     seconds: float = setting(0.655, "clips are cut or zero-padded to this length (0.655: 64 frames)", above(0, 3600))
     mels: int = setting(64, "M, bands of the spectrogram", POSITIVE)
 
-    @property
+    @cached_property
     def samples(self):
         """The clip's length in samples."""
         return round(self.seconds * self.sample_rate)
 
-    @property
+    @cached_property
     def frames(self):
         """T, the spectrogram's length: only whole windows count, as in Kaldi (snip_edges)."""
         window, hop = window_and_hop(self.sample_rate)

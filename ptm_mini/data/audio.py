@@ -92,20 +92,21 @@ def mel(hertz):
 
 
 @lru_cache(maxsize=16)
-def mel_filters(rate, mels, fft_size):
-    """Triangular filters, evenly spaced and triangular on the mel scale. returns [fft_size // 2 + 1, mels] float32"""
+def analysis(rate, mels):
+    """What the filterbank needs at a rate, made once.
+
+    returns  window [samples] float32, symmetric Hann; hop in samples; FFT size, the next power of two;
+             filters [fft_size // 2 + 1, mels] float32: triangles evenly spaced, and triangular, on the mel scale
+    """
+    window, hop = window_and_hop(rate)
+    fft_size = 1 << (window - 1).bit_length()
     edges = torch.linspace(mel(LOWEST_HZ), mel(rate / 2), mels + 2, dtype=torch.float64)
     frequency = mel(torch.arange(fft_size // 2 + 1) * rate / fft_size)[:, None]
     left, centre, right = edges[:-2], edges[1:-1], edges[2:]
     rising, falling = (frequency - left) / (centre - left), (right - frequency) / (right - centre)
     filters = torch.minimum(rising, falling).clamp(min=0)
     filters[-1] = 0                                            # Kaldi leaves the Nyquist bin out
-    return filters.float()
-
-
-@lru_cache(maxsize=16)
-def hann_window(samples):
-    return torch.hann_window(samples, periodic=False)
+    return torch.hann_window(window, periodic=False), hop, fft_size, filters.float()
 
 
 def fbank(wave, rate, mels):
@@ -117,14 +118,13 @@ def fbank(wave, rate, mels):
     returns  [T, M] natural logarithm of the energy, equal to torchaudio.compliance.kaldi.fbank
     raises   ValueError where the clip is shorter than one window
     """
-    window, hop = window_and_hop(rate)
-    if len(wave) < window:
-        raise ValueError(f"a clip of {len(wave)} samples; expected {window} or more, one window at {rate} Hz")
-    frames = wave.unfold(0, window, hop)                                           # [T, window]
+    window, hop, fft_size, filters = analysis(rate, mels)
+    if len(wave) < len(window):
+        raise ValueError(f"a clip of {len(wave)} samples; expected {len(window)} or more, one window at {rate} Hz")
+    frames = wave.unfold(0, len(window), hop)                                      # [T, window]
     frames = frames - frames.mean(dim=1, keepdim=True)
     before = torch.cat([frames[:, :1], frames[:, :-1]], dim=1)                     # Kaldi repeats the first sample
-    frames = (frames - PRE_EMPHASIS * before) * hann_window(window)
-    fft_size = 1 << (window - 1).bit_length()                                      # the next power of two
+    frames = (frames - PRE_EMPHASIS * before) * window
     spectrum = torch.fft.rfft(frames, n=fft_size)                                  # [T, fft_size / 2 + 1]
     energy = spectrum.real.square() + spectrum.imag.square()                       # abs() would take a root to be squared
-    return (energy @ mel_filters(rate, mels, fft_size)).clamp(min=FLOOR).log()
+    return (energy @ filters).clamp(min=FLOOR).log()

@@ -21,7 +21,7 @@ from ptm_mini.method.damage import Sample
 
 logger = logging.getLogger(__name__)
 CACHE_VERSION = 2                 # goes up when the front end computes something else
-MOST_WORKERS = 8                  # threads that work ahead
+MOST_THREADS = 8                  # that prepare batches ahead of a GPU
 
 
 class Normalisation(NamedTuple):
@@ -152,46 +152,33 @@ def decode(folder, rows, config, target):
                                       (len(rows), config.audio.frames, config.audio.mels))
     image = np.lib.format.open_memmap(target / "image.npy", "w+", np.uint8,
                                       (len(rows), 3, config.image.size, config.image.size))
-    def features(row):
-        return features_of(row.audio and folder / row.audio, row.image and folder / row.image, config)
-
-    for i, (log_mel, pixels) in enumerate(in_threads(features, rows)):
+    files = [[name and folder / name for name in (row.audio, row.image)] for row in rows]
+    features = worked_ahead(lambda pair: features_of(*pair, config), files, threads=os.cpu_count())
+    for i, (log_mel, pixels) in enumerate(features):
         audio[i], image[i] = log_mel.numpy(), pixels.numpy()
     audio.flush()
     image.flush()
 
 
-def in_batches(indices, size, generator=None):
-    """Yield indices [size] long (the last may be fewer), in a random order where a numpy generator is given."""
-    if generator is not None:
-        indices = indices[torch.from_numpy(generator.permutation(len(indices)))]
-    yield from indices.split(size)
+def threads_beside(device):
+    """How many threads prepare batches: none beside a model on the CPU, which keeps the cores busy by itself."""
+    return 0 if device.type == "cpu" else min(MOST_THREADS, os.cpu_count())
 
 
-def workers():
-    return min(MOST_WORKERS, os.cpu_count())
+def worked_ahead(function, items, threads):
+    """Yield function(item) for each item, in order; threads work on the next ones while the caller works on the last.
 
-
-def prepared_ahead(prepare, items, device):
-    """Yield prepare(item) for each item, in order.
-
-    While a GPU works on one, threads prepare the next ones. A model on the CPU keeps the cores busy by itself: each item is
-    prepared when its turn comes then.
+    With no threads each item is worked on when its turn comes.
     """
-    if device.type == "cpu":
-        yield from map(prepare, items)
-    else:
-        yield from in_threads(prepare, items)
-
-
-def in_threads(function, items):
-    """Yield function(item) for each item, in order; threads work on the next ones meanwhile."""
-    with ThreadPoolExecutor(workers()) as pool:
+    if not threads:
+        yield from map(function, items)
+        return
+    with ThreadPoolExecutor(threads) as pool:
         waiting = deque()
         try:
             for item in items:
                 waiting.append(pool.submit(function, item))
-                if len(waiting) > workers():
+                if len(waiting) > threads:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

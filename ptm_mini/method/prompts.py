@@ -29,10 +29,6 @@ class PromptSet(nn.Module):
             self.register_parameter(place, nn.Parameter(tokens))
         self.head = copy.deepcopy(head).requires_grad_(True) if prompts.tune_head else None
 
-    def tokens(self):
-        """PromptTokens with n = 1"""
-        return PromptTokens(*(getattr(self, place)[None] for place in PromptTokens._fields))
-
 
 def choose(sets, situations):
     """PromptTokens, n = B: each sample gets the set of its situation, P tokens in each place.
@@ -41,12 +37,13 @@ def choose(sets, situations):
     situations  [B] long
     """
     # index_select, since the gradient of plain indexing sums its threads in any order: no two runs would be alike
-    return PromptTokens(*(torch.cat(place).index_select(0, situations) for place in zip(*(s.tokens() for s in sets))))
+    return PromptTokens(*(torch.stack([getattr(s, place) for s in sets]).index_select(0, situations)
+                          for place in PromptTokens._fields))
 
 
 def side_by_side(sets):
     """PromptTokens, n = 1: every sample gets all S sets at once, joined along the prompt axis, S * P tokens in each place."""
-    return PromptTokens(*(torch.cat(place, dim=2) for place in zip(*(s.tokens() for s in sets))))
+    return PromptTokens(*(torch.cat([getattr(s, place) for s in sets], dim=1)[None] for place in PromptTokens._fields))
 
 
 class Prompted(nn.Module):
@@ -59,15 +56,12 @@ class Prompted(nn.Module):
         """sets: PromptSets, several in the order of Situation"""
         super().__init__()
         self.backbone, self.sets = freeze(backbone), nn.ModuleList(sets)
-
-    def heads(self):
-        """Each set's own; the backbone's where the set has none"""
-        return [self.backbone.head if s.head is None else s.head for s in self.sets]
+        self.heads = [backbone.head if s.head is None else s.head for s in sets]
 
     def forward(self, audio, image):
         """All sets side by side, the paper's concat: nothing needs to be known. Tuned heads are averaged as probabilities."""
         features = self.backbone.features(audio, image, side_by_side(self.sets))
-        scores = [head(features) for head in dict.fromkeys(self.heads())]      # a head that sets share answers once
+        scores = [head(features) for head in dict.fromkeys(self.heads)]        # a head that sets share answers once
         if len(scores) == 1:
             return scores[0]
         probabilities = torch.stack(scores).softmax(dim=-1).mean(dim=0)
@@ -76,7 +70,7 @@ class Prompted(nn.Module):
     def by_situation(self, audio, image, situations):
         """Each sample with the set of its own situation, all in one pass. situations [B] long"""
         features = self.backbone.features(audio, image, choose(self.sets, situations))
-        scores = torch.stack([head(features) for head in self.heads()])        # [S, B, K]
+        scores = torch.stack([head(features) for head in self.heads])          # [S, B, K]
         return scores[situations, torch.arange(len(audio), device=situations.device)]
 
 

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from ptm_mini.config import Config, Situation
-from ptm_mini.data.prepared import Normalisation, PreparedSet, in_batches, prepared_ahead
+from ptm_mini.data.prepared import Normalisation, PreparedSet, threads_beside, worked_ahead
 from ptm_mini.method.damage import ALL_KINDS, EVALUATION_EPOCH, damage_sample, stack
 
 BATCH_SIZE = 128                  # fixed, so that a run's figures do not depend on how it was trained
@@ -38,8 +38,8 @@ class View(NamedTuple):
             batch = stack((self.sample(index, situation) for index in indices.tolist()), len(indices))
             return [x.to(self.device) for x in batch[:4]]
 
-        indices = in_batches(self.data.indices(self.split, situation), BATCH_SIZE)
-        yield from prepared_ahead(prepare, indices, self.device)
+        indices = self.data.indices(self.split, situation).split(BATCH_SIZE)
+        yield from worked_ahead(prepare, indices, threads_beside(self.device))
 
 
 def score_of(confusion, loss):

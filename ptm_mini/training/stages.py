@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from ptm_mini.config import Config, Situation
-from ptm_mini.data.prepared import Normalisation, PreparedSet, in_batches, prepared_ahead
+from ptm_mini.data.prepared import Normalisation, PreparedSet, threads_beside, worked_ahead
 from ptm_mini.errors import InputError
 from ptm_mini.method.backbone import Backbone, initialise
 from ptm_mini.method.damage import SHIFT, SITUATION, Sample, damage_sample, seeded_generator, stack, weights_generator
@@ -63,10 +63,12 @@ class Samples:
         return len(self.indices)
 
     def batches(self, size, epoch, name=None):
-        """Yield the epoch's batches, Samples of B, on the device, in the random order of that name, or as the samples stand in the set."""
-        order = None if name is None else seeded_generator(self.task.config.train.seed, epoch, name)
-        indices = in_batches(self.indices, size, order)
-        yield from prepared_ahead(lambda some: self.batch(some, epoch), indices, self.task.device)
+        """Yield the epoch's batches, Samples of B, on the device; in the order that belongs to the name, without as in the set"""
+        indices = self.indices
+        if name is not None:
+            order = seeded_generator(self.task.config.train.seed, epoch, name).permutation(len(indices))
+            indices = indices[torch.from_numpy(order)]
+        yield from worked_ahead(lambda some: self.batch(some, epoch), indices.split(size), threads_beside(self.task.device))
 
     def batch(self, indices, epoch):
         """These samples on the device, [B] long -> Sample of B"""
@@ -94,12 +96,10 @@ def fraction_of(indices, labels, share, seed):
 def moved(sample, train, epoch):
     """Augmentation: roll the sound along time and the picture along height and width, by up to a share of the side."""
     generator = seeded_generator(train.seed, epoch, SHIFT.format(sample.id))
-
-    def roll(x, dims, share):
-        most = [round(share * x.shape[dim]) for dim in dims]
-        return x.roll([int(generator.integers(-n, n, endpoint=True)) for n in most], dims)
-
-    return sample._replace(audio=roll(sample.audio, (0,), train.audio_shift), image=roll(sample.image, (1, 2), train.image_shift))
+    (T, _), (_, H, W) = sample.audio.shape, sample.image.shape
+    most = [round(share * side) for share, side in ((train.audio_shift, T), (train.image_shift, H), (train.image_shift, W))]
+    later, down, right = (int(generator.integers(-n, n, endpoint=True)) for n in most)
+    return sample._replace(audio=sample.audio.roll(later, 0), image=sample.image.roll((down, right), (1, 2)))
 
 
 def fit_one(task, name, model, stage, situations, fraction):

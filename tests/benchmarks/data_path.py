@@ -19,7 +19,7 @@ import torch
 from ptm_mini.config import DAMAGES, PRESETS, Situation
 from ptm_mini.data.audio import fbank
 from ptm_mini.data.manifest import Row
-from ptm_mini.data.prepared import Normalisation, PreparedSet, in_threads
+from ptm_mini.data.prepared import Normalisation, PreparedSet, worked_ahead
 from ptm_mini.method.damage import AUDIO_KINDS, IMAGE_KINDS, Sample, damage_sample
 from ptm_mini.training.stages import EVERY, Samples, Task
 
@@ -87,7 +87,7 @@ def ahead(situations, name):
     ratios = []
     for epoch in range(1, 4):
         start = time.monotonic()
-        for _ in in_threads(lambda some: samples.batch(some, epoch), pieces):
+        for _ in worked_ahead(lambda some: samples.batch(some, epoch), pieces, threads=2):
             time.sleep(STEP)
         ratios.append((time.monotonic() - start) / (STEP * len(pieces)))
     print(f"batches ahead, {name}: an epoch takes {statistics.median(ratios):.2f}x its waits; a batch takes {1000 * one:.0f} "

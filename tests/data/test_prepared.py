@@ -12,7 +12,7 @@ from conftest import edit
 from ptm_mini.config import Situation
 from ptm_mini.data import prepared
 from ptm_mini.data.manifest import Row
-from ptm_mini.data.prepared import PreparedSet, in_batches, in_threads
+from ptm_mini.data.prepared import PreparedSet, worked_ahead
 from ptm_mini.errors import InputError
 
 
@@ -90,13 +90,6 @@ def test_a_group_in_two_splits_is_reported(toy_set, small, caplog):
     assert "1 of 1 groups stand in more than one split" in caplog.text
 
 
-def test_batches_visit_every_sample_once_in_a_seeded_order():
-    indices = torch.arange(10, 20)
-    order = [torch.cat(list(in_batches(indices, 4, np.random.default_rng(0)))).tolist() for _ in range(2)]
-    assert order[0] == order[1] != indices.tolist() and sorted(order[0]) == indices.tolist()
-    assert [len(some) for some in in_batches(indices, 4)] == [4, 4, 2]
-
-
 def test_work_ahead_keeps_the_order_and_stops_with_its_reader():
     slow_first = (0.05, 0.0, 0.02, 0.0, 0.0)
     done = []
@@ -106,16 +99,17 @@ def test_work_ahead_keeps_the_order_and_stops_with_its_reader():
         done.append(i)
         return i * i
 
-    assert list(in_threads(prepare, range(20))) == [i * i for i in range(20)]
-    done.clear()
-    squares = in_threads(prepare, range(20))
-    assert next(squares) == 0
-    squares.close()
-    assert len(done) <= 2 * prepared.workers() + 1
+    for threads in (0, 1, 3):
+        assert list(worked_ahead(prepare, range(20), threads)) == [i * i for i in range(20)]
+        done.clear()
+        squares = worked_ahead(prepare, range(20), threads)
+        assert next(squares) == 0
+        squares.close()
+        assert len(done) <= 2 * threads + 1
 
 
 def test_what_fails_ahead_is_raised_in_its_place():
-    found = in_threads(lambda i: 1 // (3 - i), range(10))
+    found = worked_ahead(lambda i: 1 // (3 - i), range(10), threads=2)
     assert [next(found) for _ in range(3)] == [0, 0, 1]
     with pytest.raises(ZeroDivisionError):
         next(found)

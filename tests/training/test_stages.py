@@ -5,7 +5,7 @@ from conftest import edit
 from torch import nn
 
 from ptm_mini.config import PRESETS, Situation, TrainConfig
-from ptm_mini.data.prepared import PreparedSet, in_threads
+from ptm_mini.data.prepared import PreparedSet, worked_ahead
 from ptm_mini.errors import InputError
 from ptm_mini.method.backbone import Backbone
 from ptm_mini.settings import keys, with_settings
@@ -45,7 +45,7 @@ def test_augmentation_moves_but_loses_nothing(tiny_set, small):
 def test_batches_are_the_same_however_far_ahead_they_are_made(toy_set, small):
     """Each is what its samples give one by one: neither threads nor neighbours matter."""
     samples = Samples(make_task(toy_set, small), EVERY, 0.3)
-    ahead = in_threads(lambda some: samples.batch(some, 2), samples.indices.split(16))
+    ahead = worked_ahead(lambda some: samples.batch(some, 2), samples.indices.split(16), threads=3)
     for mine, theirs in zip(ahead, (samples.batch(some, 2) for some in samples.indices.split(16)), strict=True):
         assert all(torch.equal(a, b) for a, b in zip(mine[:4], theirs[:4])) and mine.id == theirs.id
     seen = []
