@@ -22,12 +22,9 @@ class StepMemory:
         self.module, self.optimiser, self.device, self.bytes = module, optimiser, device, 0
 
     @contextmanager
-    def counted(self, wanted):
+    def counted(self):
         """On CUDA the allocator's own figure. On the CPU a count: what autograd keeps for the backward pass, each
-        storage once, plus parameters, gradients and optimiser state. Counts nothing where it is not wanted."""
-        if not wanted:
-            yield
-            return
+        storage once, plus parameters, gradients and optimiser state."""
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
             yield

@@ -2,6 +2,7 @@
 import logging
 import math
 import time
+from contextlib import nullcontext
 
 import torch
 
@@ -35,7 +36,7 @@ def fit(name, model, stage, samples, loss_of, validate):
     for epoch in range(1, stage.epochs + 1):
         total, epoch_start = 0.0, time.monotonic()
         for step, batch in enumerate(samples.batches(stage.batch_size, epoch, name)):
-            with memory.counted(epoch == 1 and step == 0):
+            with memory.counted() if epoch == 1 and step == 0 else nullcontext():
                 loss = loss_of(batch)
                 if not torch.isfinite(loss):
                     raise NonFiniteLoss(f"{name}: the loss became {loss.item()} in epoch {epoch}; lower the learning rate "

@@ -55,7 +55,7 @@ class Samples:
     """Training samples of a Task: a share of each class of those that can be in one of these situations."""
 
     def __init__(self, task, situations, fraction):
-        self.task, self.situations = task, situations
+        self.task, self.situations, self.threads = task, situations, threads_beside(task.device)
         able = task.data.indices("train", Situation(reduce(or_, situations)))
         self.indices = fraction_of(able, task.data.labels, fraction, task.config.train.seed)       # [n] long
 
@@ -68,7 +68,7 @@ class Samples:
         if name is not None:
             order = seeded_generator(self.task.config.train.seed, epoch, name).permutation(len(indices))
             indices = indices[torch.from_numpy(order)]
-        yield from worked_ahead(lambda some: self.batch(some, epoch), indices.split(size), threads_beside(self.task.device))
+        yield from worked_ahead(lambda some: self.batch(some, epoch), indices.split(size), self.threads)
 
     def batch(self, indices, epoch):
         """These samples on the device, [B] long -> Sample of B"""
