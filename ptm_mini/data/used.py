@@ -17,8 +17,9 @@ def warn_of_what_is_cut(data, config):
     clips = sorted(duration(data.folder / row.audio) for row in spread([row for row in data.rows if row.audio]))
     if share_above(clips, config.audio.seconds) > 0.5:
         patch = config.model.audio_patch
-        frames = math.ceil((1000 * covering(clips) - FRAME_LENGTH_MS) / FRAME_SHIFT_MS / patch) * patch + patch
-        advised = (FRAME_SHIFT_MS * frames + FRAME_LENGTH_MS - FRAME_SHIFT_MS) / 1000
+        overhang = FRAME_LENGTH_MS - FRAME_SHIFT_MS                    # n frames last FRAME_SHIFT_MS n + overhang
+        frames = math.ceil((1000 * covering(clips) - overhang) / FRAME_SHIFT_MS / patch) * patch
+        advised = (FRAME_SHIFT_MS * frames + overhang) / 1000
         logger.warning("note: %.0f%% of the clips are longer than the %g s that are used of each; "
                        "--set audio.seconds=%g takes nearly all whole", 100 * share_above(clips, config.audio.seconds),
                        config.audio.seconds, advised)

@@ -1,0 +1,1 @@
+"""What is saved of a run, loaded from it, and asked of it."""
