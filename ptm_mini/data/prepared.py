@@ -20,7 +20,7 @@ from ptm_mini.files import new_folder
 from ptm_mini.method.damage import Sample
 
 logger = logging.getLogger(__name__)
-CACHE_VERSION = 2                 # goes up when the front end computes something else
+CACHE_VERSION = 3                 # goes up when the front end computes something else
 MOST_THREADS = 8                  # that prepare batches ahead of a GPU
 
 
