@@ -10,6 +10,7 @@ from ptm_mini.config import PRESETS, Situation
 from ptm_mini.data.manifest import read_set
 from ptm_mini.data.prepared import PreparedSet, decode
 from ptm_mini.method.backbone import Backbone
+from ptm_mini.method.damage import AUDIO_KINDS, IMAGE_KINDS
 from ptm_mini.method.prompts import prompted
 from ptm_mini.settings import with_settings
 from ptm_mini.training.stages import Task, fit_one
@@ -70,11 +71,11 @@ def test_the_way_of_a_sample_is_short_and_stands_in_the_docs(toy_set, tmp_path):
     functions_called(lambda: decode(toy_set, rows[resampled:resampled + 1], config, tmp_path), seen, "worked_ahead", "")
     functions_called(lambda: fit_one(task, "x", model, config.train.prompts, (Situation.NOISY_BOTH,), 1.0), seen,
                      "Samples.batch", "Prompted.forward", skip=1)                # the first step is measured besides
-    kinds = ("add_gaussian", "add_gaussian_clamped", "shift_time", "mask_time", "blur", "pixelate")
+    kinds = [f.__name__ for kind in {**AUDIO_KINDS, **IMAGE_KINDS}.values() for f in kind]
     found = [f"{file}: {name}" for file, name in seen if name not in kinds]
     print("\n".join(found))
-    assert len(found) + 2 <= 36                                   # and one kind of damage for each modality
-    assert len({line.split(":")[0] for line in found}) <= 9
+    assert len(found) + 4 <= 43                                   # and what one kind of damage draws and does, for each modality
+    assert len({line.split(":")[0] for line in found}) <= 10
     listed = re.findall(r"^\d+\. `(.+?)`", (ROOT / "docs" / "code.md").read_text(), re.MULTILINE)
-    assert sorted(listed) == sorted(found + ["method/damage.py: the kind drawn for the audio",
-                                             "method/damage.py: the kind drawn for the image"])
+    assert sorted(listed) == sorted(found + [f"method/damage.py: what the {modality}'s kind {does}" for modality in ("audio", "image")
+                                             for does in ("draws", "does")])

@@ -109,12 +109,14 @@ def analysis(rate, mels):
     return torch.hann_window(window, periodic=False), hop, fft_size, filters.float()
 
 
-def fbank(wave, rate, mels):
+def fbank(wave, rate, mels, trace=None):
     """Kaldi log-mel filterbank: 25 ms Hann windows every 10 ms, each with its mean removed and pre-emphasised.
 
     One clip at a time: its frames stay in the processor's cache from step to step, those of a batch would not.
 
     wave     [samples]
+    trace    a dict that gets the steps between: frames [T, window], windowed [T, window], power [T, fft_size / 2 + 1] and
+             energy [T, M]
     returns  [T, M] natural logarithm of the energy, equal to torchaudio.compliance.kaldi.fbank
     raises   ValueError where the clip is shorter than one window
     """
@@ -122,9 +124,12 @@ def fbank(wave, rate, mels):
     if len(wave) < len(window):
         raise ValueError(f"a clip of {len(wave)} samples; expected {len(window)} or more, one window at {rate} Hz")
     frames = wave.unfold(0, len(window), hop)                                      # [T, window]
-    frames = frames - frames.mean(dim=1, keepdim=True)
-    before = torch.cat([frames[:, :1], frames[:, :-1]], dim=1)                     # Kaldi repeats the first sample
-    frames = (frames - PRE_EMPHASIS * before) * window
-    spectrum = torch.fft.rfft(frames, n=fft_size)                                  # [T, fft_size / 2 + 1]
-    energy = spectrum.real.square() + spectrum.imag.square()                       # abs() would take a root to be squared
-    return (energy @ filters).clamp(min=FLOOR).log()
+    centred = frames - frames.mean(dim=1, keepdim=True)
+    before = torch.cat([centred[:, :1], centred[:, :-1]], dim=1)                   # Kaldi repeats the first sample
+    windowed = (centred - PRE_EMPHASIS * before) * window.to(wave.dtype)
+    spectrum = torch.fft.rfft(windowed, n=fft_size)                                # [T, fft_size / 2 + 1]
+    power = spectrum.real.square() + spectrum.imag.square()                        # abs() would take a root to be squared
+    energy = power @ filters.to(wave.dtype)                                        # [T, M]
+    if trace is not None:
+        trace |= {"frames": frames, "windowed": windowed, "power": power, "energy": energy}
+    return energy.clamp(min=FLOOR).log()

@@ -91,6 +91,19 @@ def normalised(log_mel, pixels, missing, normalisation):
     return audio, image
 
 
+def stack(samples, count):
+    """`count` Samples as one batch. Each is put in its place when it comes, so that the next one can have its memory."""
+    batch = None
+    for i, sample in enumerate(samples):
+        *tensors, name = sample
+        if batch is None:
+            batch = Sample(*(x.new_empty(count, *x.shape) for x in tensors), [])
+        for whole, part in zip(batch, tensors):
+            whole[i] = part
+        batch.id.append(name)
+    return batch
+
+
 def features_of(audio, image, config):
     """Decode one sample. audio, image: paths, or None; returns log-mel [T, M] float32, pixels [3, H, W] uint8, 0 for None"""
     log_mel = torch.zeros(config.audio.frames, config.audio.mels)

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from ptm_mini.method.layers import LAYER_NORM_EPS, Attention, Block, Mlp
+from ptm_mini.trace import Module
 
 
 class PromptTokens(NamedTuple):
@@ -36,7 +37,7 @@ def sincos_positions(rows, columns, width):
     return torch.cat([row.repeat_interleave(columns, dim=0), column.repeat(rows, 1)], dim=1).float()
 
 
-class Encoder(nn.Module):
+class Encoder(Module):
     """ViT encoder of one modality: patches to tokens, positions, and blocks that a few prompt tokens can join."""
 
     def __init__(self, channels, rows, columns, patch, model):
@@ -54,18 +55,18 @@ class Encoder(nn.Module):
                  tokens. Behind block L the last ones flow on like any token; they leave at the end.
         returns  [B, N, D]
         """
-        tokens = self.patches(pixels).flatten(2).transpose(1, 2)                   # [B, N, D], row-major
-        tokens = tokens + self.positions + self.modality
+        tokens = self.note("patches", self.patches(pixels).flatten(2).transpose(1, 2))           # [B, N, D], row-major
+        tokens = self.note("tokens", tokens + self.positions + self.modality)
         N, L = tokens.shape[1], prompts.shape[1]
         for i, block in enumerate(self.blocks):
             fresh = prompts[:, i] if i < L else None
             if i == L - 1 and L < len(self.blocks):                                # the last ones stay: now tokens too
                 tokens, fresh = torch.cat([fresh.expand(len(tokens), -1, -1), tokens], dim=1), None     # [B, P+N, D]
             tokens = block(tokens, fresh)                                          # others are read by this block alone
-        return tokens[:, -N:]
+        return self.note("out", tokens[:, -N:])
 
 
-class CrossUpdate(nn.Module):
+class CrossUpdate(Module):
     """One direction of fusion: what a stream learns from the other one, residuals included."""
 
     def __init__(self, model):
@@ -82,8 +83,9 @@ class CrossUpdate(nn.Module):
         prompts  [1 or B, P, D]  attention-level prompts, which join the context and are projected like it
         returns  [B, N, D]       the updated stream
         """
-        tokens = tokens + self.attention(self.norm_tokens(tokens), self.norm_context(context), prompts)
-        return tokens + self.mlp(self.norm_mlp(tokens))
+        tokens = self.note("attended",
+                           tokens + self.attention(self.norm_tokens(tokens), self.norm_context(context), prompts))
+        return self.note("out", tokens + self.mlp(self.norm_mlp(tokens)))
 
 
 class FusionBlock(nn.Module):
@@ -101,7 +103,7 @@ class FusionBlock(nn.Module):
         return fused_audio, fused_image
 
 
-class Backbone(nn.Module):
+class Backbone(Module):
     """Tokens and encoders -> fusion -> joint blocks -> mean -> head. One path: without prompts they have length 0."""
 
     def __init__(self, config, classes):
@@ -146,11 +148,11 @@ class Backbone(nn.Module):
         tokens = torch.cat([audio, image], dim=1)                                                  # [B, N_a+N_v, D]
         for i, block in enumerate(self.joint):
             tokens = block(tokens, prompts.joint[:, i])
-        return self.norm(tokens).mean(dim=1)
+        return self.note("features", self.norm(tokens).mean(dim=1))
 
     def forward(self, audio, image, prompts=None):
         """As `encode`; returns logits [B, K]"""
-        return self.head(self.features(audio, image, prompts))
+        return self.note("logits", self.head(self.features(audio, image, prompts)))
 
 
 def initialise(backbone, generator):

@@ -34,9 +34,10 @@ class LoraLinear(nn.Module):
 
     def merged(self):
         """One linear layer that computes the same."""
-        linear = nn.utils.skip_init(Linear, self.linear.in_features, self.linear.out_features)
-        linear.load_state_dict({"weight": self.linear.weight + self.scale * self.up @ self.down, "bias": self.linear.bias})
-        return linear.to(self.up.device)
+        merged = copy.deepcopy(self.linear)
+        with torch.no_grad():
+            merged.weight += self.scale * self.up @ self.down
+        return merged
 
 
 class Adapter(nn.Module):

@@ -12,7 +12,7 @@ Training's epochs count from 1, evaluation is epoch 0. Drawn once: weights, by w
 training samples that is used, by numpy's default_rng(seed).
 """
 import hashlib
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 
 import numpy as np
 import torch
@@ -44,86 +44,109 @@ class Sample(NamedTuple):
     id: str
 
 
-def stack(samples, count):
-    """`count` Samples as one batch. Each is put in its place when it comes, so that the next one can have its memory."""
-    batch = None
-    for i, sample in enumerate(samples):
-        *tensors, name = sample
-        if batch is None:
-            batch = Sample(*(x.new_empty(count, *x.shape) for x in tensors), [])
-        for whole, part in zip(batch, tensors):
-            whole[i] = part
-        batch.id.append(name)
-    return batch
+class Kind(NamedTuple):
+    """A kind of damage: what is drawn, apart from what it does."""
+    draw: Callable                # (strength, shape of the sample, generator) -> what `apply` takes besides it
+    apply: Callable               # (audio [T, M] or image [3, H, W], what was drawn) -> the same shape
 
 
-def add_gaussian(x, std, generator):
-    """[...] plus independent normal noise"""
-    return x + std * torch.from_numpy(generator.standard_normal(x.shape, dtype=np.float32))
+def draw_noise(std, shape, generator):
+    """Independent normal numbers, float32"""
+    return std * torch.from_numpy(generator.standard_normal(shape, dtype=np.float32))
 
 
-def shift_time(audio, share, generator):
-    """[T, M] rolled along time by up to share * T frames, either way"""
-    most = round(share * len(audio))
-    return audio.roll(int(generator.integers(-most, most, endpoint=True)), dims=0)
+def draw_shift(share, shape, generator):
+    """Frames, up to share * T either way"""
+    most = round(share * shape[0])
+    return int(generator.integers(-most, most, endpoint=True))
 
 
-def mask_time(audio, share, generator):
-    """[T, M] with one stretch of up to share * T frames set to 0, the data set's mean"""
-    frames = int(generator.integers(0, round(share * len(audio)), endpoint=True))
-    start = int(generator.integers(0, len(audio) - frames, endpoint=True))
+def draw_stretch(share, shape, generator):
+    """(first frame, frames) of a stretch of up to share * T of them"""
+    frames = int(generator.integers(0, round(share * shape[0]), endpoint=True))
+    return int(generator.integers(0, shape[0] - frames, endpoint=True)), frames
+
+
+def blur_reach(share, shape, generator):
+    """Pixels to each side of a square whose side is share * H, to the nearest odd number. Nothing is drawn"""
+    return round((share * shape[-1] - 1) / 2)
+
+
+def coarse_side(share, shape, generator):
+    """Pixels that are left of the side, share * H of them. Nothing is drawn"""
+    return max(1, round(share * shape[-1]))
+
+
+def add_noise_clamped(image, noise):
+    """[3, H, W] plus noise of that shape, then clamped to +-3"""
+    return (image + noise).clamp(-3, 3)
+
+
+def shift_time(audio, frames):
+    """[T, M] rolled along time; positive is later"""
+    return audio.roll(frames, dims=0)
+
+
+def mask_time(audio, stretch):
+    """[T, M] with one stretch of frames set to 0, the data set's mean"""
+    start, frames = stretch
     audio = audio.clone()
     audio[start:start + frames] = 0
     return audio
 
 
-def add_gaussian_clamped(image, std, generator):
-    """[3, H, W] plus normal noise, then clamped to +-3"""
-    return add_gaussian(image, std, generator).clamp(-3, 3)
-
-
-def blur(image, share, generator):
-    """[3, H, W] averaged over a square of side share * H, to the nearest odd number; at the edge over what is there"""
-    reach = round((share * image.shape[-1] - 1) / 2)                               # the square's side is 2 reach + 1
+def blur(image, reach):
+    """[3, H, W] averaged over a square of side 2 reach + 1; at the edge over what is there"""
     pixels = torch.arange(image.shape[-1])
-    near = ((pixels[:, None] - pixels).abs() <= reach).float()
+    near = ((pixels[:, None] - pixels).abs() <= reach).to(image.dtype)
     mean = near / near.sum(dim=1, keepdim=True)                                    # [H, H]: rows sum to 1
     return mean @ image @ mean.T
 
 
-def pixelate(image, share, generator):
-    """[3, H, W] averaged down to a side of share * H and repeated back up"""
-    small = F.adaptive_avg_pool2d(image, max(1, round(share * image.shape[-1])))
-    return F.interpolate(small[None], size=image.shape[-2:], mode="nearest")[0]
+def pixelate(image, side):
+    """[3, H, W] averaged down to `side` cells a side and repeated back up.
+
+    Cell i is the mean of the pixels floor(i H / side) to ceil((i + 1) H / side) - 1; pixel y shows cell floor(y side / H).
+    """
+    shown = torch.arange(image.shape[-1]) * side // image.shape[-1]
+    return F.adaptive_avg_pool2d(image, side)[:, shown][:, :, shown]
 
 
-AUDIO_KINDS = {"audio_gaussian": add_gaussian, "audio_shift": shift_time, "audio_mask": mask_time}
-IMAGE_KINDS = {"image_gaussian": add_gaussian_clamped, "image_blur": blur, "image_pixelate": pixelate}
+AUDIO_KINDS = {"audio_gaussian": Kind(draw_noise, torch.add), "audio_shift": Kind(draw_shift, shift_time),
+               "audio_mask": Kind(draw_stretch, mask_time)}
+IMAGE_KINDS = {"image_gaussian": Kind(draw_noise, add_noise_clamped), "image_blur": Kind(blur_reach, blur),
+               "image_pixelate": Kind(coarse_side, pixelate)}
 MISSING = "missing"
 ALL_KINDS = (*AUDIO_KINDS, *IMAGE_KINDS, MISSING)
 
 
-def damage_modality(x, functions, strengths, generator, kinds):
-    """Draw one kind, evenly, and apply it. x: one sample's audio [T, M] or image [3, H, W]; returns the same shape"""
-    kind = generator.choice([kind for kind in (*functions, MISSING) if kind in kinds])
-    return torch.zeros_like(x) if kind == MISSING else functions[kind](x, getattr(strengths, kind), generator)
-
-
-def damage_sample(sample, situation, damage, seed, epoch, kinds=ALL_KINDS):
-    """Put a Sample into a situation, besides what it lacks: that stays all 0.
+def draw_damage(sample, situation, damage, seed, epoch, kinds=ALL_KINDS):
+    """What is to happen to a Sample that is put into a situation, besides what it lacks: that stays all 0.
 
     situation  Situation
     damage     DamageConfig
-    kinds      names of the kinds that can be drawn; "missing" never is in NOISY_BOTH
-    returns    Sample, in the situation that follows from both
+    kinds      names of the kinds that can be drawn, each as likely; "missing" never is in NOISY_BOTH
+    returns    {"audio" or "image": (name of the kind, what was drawn for it)}
     """
-    audio, image, lacking, *_ = sample
-    generator, strengths = seeded_generator(seed, epoch, sample.id), damage.alone
+    generator, strengths, drawn = seeded_generator(seed, epoch, sample.id), damage.alone, {}
     if situation == Situation.NOISY_BOTH:
         strengths, kinds = damage.both, [kind for kind in kinds if kind != MISSING]
-    to_damage = situation & ~int(lacking)
-    if to_damage & Situation.NOISY_AUDIO:
-        audio = damage_modality(audio, AUDIO_KINDS, strengths, generator, kinds)
-    if to_damage & Situation.NOISY_IMAGE:
-        image = damage_modality(image, IMAGE_KINDS, strengths, generator, kinds)
-    return sample._replace(audio=audio, image=image, situation=lacking | situation)
+    for modality, bit, own in (("audio", Situation.NOISY_AUDIO, AUDIO_KINDS), ("image", Situation.NOISY_IMAGE, IMAGE_KINDS)):
+        if situation & bit & ~int(sample.situation):
+            able = [kind for kind in (*own, MISSING) if kind in kinds]
+            kind = able[generator.integers(len(able))]
+            drawn[modality] = kind, None if kind == MISSING else own[kind].draw(
+                getattr(strengths, kind), getattr(sample, modality).shape, generator)
+    return drawn
+
+
+def apply_damage(x, kind, drawn):
+    """Damage one modality by a kind that was drawn. x: audio [T, M] or image [3, H, W]; returns the same shape"""
+    return torch.zeros_like(x) if kind == MISSING else (AUDIO_KINDS | IMAGE_KINDS)[kind].apply(x, drawn)
+
+
+def damage_sample(sample, situation, damage, seed, epoch, kinds=ALL_KINDS):
+    """Arguments as of draw_damage. returns Sample, damaged, in the situation that follows from what it lacks and suffers"""
+    drawn = draw_damage(sample, situation, damage, seed, epoch, kinds)
+    damaged = {modality: apply_damage(getattr(sample, modality), *what) for modality, what in drawn.items()}
+    return sample._replace(**damaged, situation=sample.situation | situation)

@@ -3,6 +3,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ptm_mini.trace import Module
+
 LAYER_NORM_EPS = 1e-5
 MLP_RATIO = 4
 
@@ -15,7 +17,7 @@ class Linear(nn.Linear):
         return F.linear(x, self.weight[outputs], self.bias[outputs])
 
 
-class Attention(nn.Module):
+class Attention(Module):
     """Multi-head attention, softmax(q k^T / sqrt(D / heads)) v, of tokens to themselves or to a context."""
 
     def __init__(self, width, heads):
@@ -41,6 +43,8 @@ class Attention(nn.Module):
             key_value = torch.cat([self.qkv(prompts, slice(D, None)).expand(B, -1, -1), key_value], dim=1)
         query, key, value = (x.unflatten(-1, (self.heads, D // self.heads)).transpose(1, 2)
                              for x in (query, *key_value.chunk(2, dim=-1)))       # [B, heads, N or P+N_c, D / heads]
+        if self.trace is not None:                                                # the fused form below does not show them
+            self.note("probabilities", (query @ key.mT / query.shape[-1] ** 0.5).softmax(dim=-1))
         mixed = F.scaled_dot_product_attention(query, key, value)                 # [B, heads, N, D / heads]
         return self.proj(mixed.transpose(1, 2).reshape(B, N, D))
 
@@ -57,7 +61,7 @@ class Mlp(nn.Module):
         return self.fc2(F.gelu(self.fc1(tokens)))
 
 
-class Block(nn.Module):
+class Block(Module):
     """Pre-norm transformer block: what attention and MLP say is added to the stream that they read."""
 
     def __init__(self, width, heads):
@@ -73,5 +77,6 @@ class Block(nn.Module):
         prompts  [1 or B, P, D]  tokens that are read but not updated, as what they would become is of no use; None: none
         returns  [B, N, D]
         """
-        tokens = tokens + self.attention(self.norm1(tokens), prompts=None if prompts is None else self.norm1(prompts))
-        return tokens + self.mlp(self.norm2(tokens))
+        prompts = None if prompts is None else self.norm1(prompts)
+        tokens = self.note("attended", tokens + self.attention(self.norm1(tokens), prompts=prompts))
+        return self.note("out", tokens + self.mlp(self.norm2(tokens)))

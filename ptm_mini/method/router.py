@@ -17,17 +17,21 @@ class Router(nn.Module):
         self.bias = nn.Parameter(torch.zeros(len(Situation)))
 
     def pooled(self, audio, image):
-        """[B, T, M], [B, 3, H, W] -> [B, 4 D]: mean and standard deviation over tokens, audio's then image's"""
+        """[B, T, M], [B, 3, H, W] -> [B, 4 D]: mean and standard deviation (over N, not N - 1) of the tokens of each modality,
+        in the order audio mean, audio deviation, image mean, image deviation"""
         streams = self.backbone.encode(audio, image)
-        return torch.cat([part for tokens in streams for part in (tokens.mean(dim=1), tokens.std(dim=1))], dim=1)
+        return torch.cat([part for tokens in streams for part in (tokens.mean(dim=1), tokens.std(dim=1, correction=0))], dim=1)
 
     def forward(self, audio, image):
         """returns logits [B, S] of the situations"""
         return F.linear(self.pooled(audio, image), self.weight, self.bias)
 
     def pick(self, audio, image):
-        """returns the likeliest situations, [B] long"""
-        return self(audio, image).argmax(dim=1)
+        """The situations whose models are to answer, [B] long: where a modality is all 0, which anyone can see, what follows
+        from that; else the likeliest one"""
+        lacking = (Situation.NOISY_AUDIO * audio.flatten(1).eq(0).all(dim=1)
+                   | Situation.NOISY_IMAGE * image.flatten(1).eq(0).all(dim=1))
+        return self(audio, image).argmax(dim=1).where(lacking == 0, lacking)
 
     @torch.no_grad()
     def fit(self, batches, shrinkage):

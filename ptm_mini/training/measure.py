@@ -5,8 +5,8 @@ import torch
 from torch.nn import functional as F
 
 from ptm_mini.config import Config, Situation
-from ptm_mini.data.prepared import Normalisation, PreparedSet, threads_beside, worked_ahead
-from ptm_mini.method.damage import ALL_KINDS, EVALUATION_EPOCH, damage_sample, stack
+from ptm_mini.data.prepared import Normalisation, PreparedSet, stack, threads_beside, worked_ahead
+from ptm_mini.method.damage import ALL_KINDS, EVALUATION_EPOCH, damage_sample
 
 BATCH_SIZE = 128                  # fixed, so that a run's figures do not depend on how it was trained
 

@@ -11,10 +11,10 @@ import torch
 from torch.nn import functional as F
 
 from ptm_mini.config import Config, Situation
-from ptm_mini.data.prepared import Normalisation, PreparedSet, threads_beside, worked_ahead
+from ptm_mini.data.prepared import Normalisation, PreparedSet, stack, threads_beside, worked_ahead
 from ptm_mini.errors import InputError
 from ptm_mini.method.backbone import Backbone, initialise
-from ptm_mini.method.damage import SHIFT, SITUATION, Sample, damage_sample, seeded_generator, stack, weights_generator
+from ptm_mini.method.damage import SHIFT, SITUATION, Sample, damage_sample, seeded_generator, weights_generator
 from ptm_mini.method.router import Router, plain
 from ptm_mini.settings import get
 from ptm_mini.training.cost import Cost, machine_of

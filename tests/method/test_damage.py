@@ -5,14 +5,17 @@ import torch
 from torch.nn import functional as F
 
 from ptm_mini.config import DAMAGES, Situation
-from ptm_mini.method.damage import (AUDIO_KINDS, IMAGE_KINDS, Sample, add_gaussian_clamped, blur, damage_sample, mask_time,
-                                    pixelate, seeded_generator, shift_time, stack, weights_generator)
+from ptm_mini.data.prepared import stack
+from ptm_mini.method.damage import (AUDIO_KINDS, IMAGE_KINDS, Sample, apply_damage, damage_sample, draw_damage, seeded_generator,
+                                    weights_generator)
 
 STRONG, PAPER = DAMAGES["strong"], DAMAGES["paper"]
 
 
-def generator(seed=0):
-    return np.random.default_rng(seed)
+def hit(x, kind, strength, seed=0):
+    """x, damaged by one kind of a strength"""
+    drawn = (AUDIO_KINDS | IMAGE_KINDS)[kind].draw(strength, x.shape, np.random.default_rng(seed))
+    return apply_damage(x, kind, drawn)
 
 
 def make_samples(n, missing=0):
@@ -28,24 +31,24 @@ def damaged(sample, situation, damage=STRONG, seed=0, epoch=1):
 def test_shift_and_mask_run_along_time_not_along_mel_bins():
     ramp = torch.arange(96.0)[:, None] + 1 + torch.zeros(96, 64)                  # a frame's value tells its time
     for seed in range(20):
-        for kind, share in ((shift_time, 0.5), (mask_time, 0.25)):
-            out = kind(ramp, share, generator(seed))
+        for kind, share in (("audio_shift", 0.5), ("audio_mask", 0.25)):
+            out = hit(ramp, kind, share, seed)
             assert out.eq(out[:, :1]).all()                                       # every mel bin of a frame alike
         assert out.eq(0).any(dim=1).sum() <= 24
-        moved = int(shift_time(ramp, 0.5, generator(seed)).argmin(dim=0)[0])
+        moved = int(hit(ramp, "audio_shift", 0.5, seed).argmin(dim=0)[0])
         assert min(moved, 96 - moved) <= 48
 
 
 def test_image_noise_is_neither_blank_nor_unbounded():
-    out = add_gaussian_clamped(torch.zeros(3, 32, 32), 5.0, generator())
+    out = hit(torch.zeros(3, 32, 32), "image_gaussian", 5.0)
     assert out.abs().max() == 3 and 0.3 < (out.abs() < 3).float().mean() < 0.6 and out.std() > 2
 
 
 def test_blur_is_a_box_mean_and_scales_with_the_side():
     image = torch.randn(3, 224, 224, generator=torch.Generator().manual_seed(0))
-    assert blur(image, 0.23, None)[0, 100, 100] == pytest.approx(image[0, 75:126, 75:126].mean().item(), abs=1e-5)   # 51
-    assert blur(image, 0.03, None)[0, 100, 100] == pytest.approx(image[0, 97:104, 97:104].mean().item(), abs=1e-5)   # 7
-    assert blur(torch.ones(3, 32, 32), 0.23, None).allclose(torch.ones(3, 32, 32))                                   # edges
+    assert hit(image, "image_blur", 0.23)[0, 100, 100] == pytest.approx(image[0, 75:126, 75:126].mean().item(), abs=1e-5)   # 51
+    assert hit(image, "image_blur", 0.03)[0, 100, 100] == pytest.approx(image[0, 97:104, 97:104].mean().item(), abs=1e-5)   # 7
+    assert hit(torch.ones(3, 32, 32), "image_blur", 0.23).allclose(torch.ones(3, 32, 32))                                   # edges
 
 
 @pytest.mark.parametrize("side, share", [(224, 0.23), (224, 0.03), (32, 0.23), (32, 0.03), (16, 1.0), (16, 0.0)])
@@ -53,13 +56,34 @@ def test_blur_equals_pooling_over_what_is_there(side, share):
     image = torch.randn(3, side, side, generator=torch.Generator().manual_seed(0))
     kernel = 2 * round((share * side - 1) / 2) + 1
     expected = F.avg_pool2d(image, kernel, stride=1, padding=kernel // 2, count_include_pad=False)
-    assert (blur(image, share, None) - expected).abs().max() < 1e-6
+    assert (hit(image, "image_blur", share) - expected).abs().max() < 1e-6
 
 
 @pytest.mark.parametrize("side, share, left", [(224, 0.05, 11), (32, 0.05, 2), (32, 0.30, 10)])
 def test_pixelate_leaves_the_share_of_the_side(side, share, left):
     image = torch.randn(3, side, side, generator=torch.Generator().manual_seed(0))
-    assert len(pixelate(image, share, None)[0].unique()) == left ** 2
+    assert len(hit(image, "image_pixelate", share)[0].unique()) == left ** 2
+
+
+@pytest.mark.parametrize("side", [32, 33, 224])
+def test_pixelate_shows_every_cell_where_it_lies(side):
+    """Of whole numbers alone: pixel y shows cell floor(y cells / side), for every number of cells."""
+    image = torch.arange(float(side)).expand(3, side, side)                       # a pixel's value tells its column
+    for cells in range(1, side + 1):
+        shown = apply_damage(image, "image_pixelate", cells)[0, 0].tolist()
+        for y in (0, side // 3, side - 1):
+            i = y * cells // side
+            first, last = i * side // cells, -(-(i + 1) * side // cells) - 1
+            assert shown[y] == pytest.approx((first + last) / 2, abs=1e-4)
+
+
+def test_drawing_and_applying_are_apart():
+    """What is drawn, told to apply_damage alone, gives what damage_sample gives."""
+    for sample in make_samples(24):
+        drawn, whole = draw_damage(sample, Situation.NOISY_BOTH, STRONG, 3, 2), damaged(sample, Situation.NOISY_BOTH, seed=3, epoch=2)
+        assert list(drawn) == ["audio", "image"]
+        for modality, (kind, what) in drawn.items():
+            assert torch.equal(apply_damage(getattr(sample, modality), kind, what), getattr(whole, modality))
 
 
 def test_each_situation_damages_its_own_modality_alone():

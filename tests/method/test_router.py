@@ -1,10 +1,11 @@
 """The router finds the known discriminant and sees no class; the strategies choose as they say."""
 import torch
-from conftest import CLASSES, make_backbone, make_prompted
+from conftest import CLASSES, make_backbone, make_prompted, move
 
 from ptm_mini.config import Situation
 from ptm_mini.method.backbone import Backbone
 from ptm_mini.method.router import STRATEGIES, Router, lowest_entropy, told
+from ptm_mini.settings import with_assignments
 
 
 def test_the_router_is_the_discriminant_that_makes_the_fewest_errors(small):
@@ -22,7 +23,24 @@ def test_the_router_is_the_discriminant_that_makes_the_fewest_errors(small):
     weight = torch.linalg.solve(covariance, centres.double().T).T
     expected = x.double() @ weight.T - (weight * centres).sum(dim=1) / 2
     assert torch.allclose(router(x, None).double(), expected, atol=0.02 * expected.abs().max())
-    assert (router.pick(x, None) == expected.argmax(dim=1)).float().mean() > 0.99
+    assert (router(x, None).argmax(dim=1) == expected.argmax(dim=1)).float().mean() > 0.99
+
+
+def test_one_token_a_modality_has_a_spread_of_0(small):
+    config = with_assignments(small, ["audio.mels=16", "audio.seconds=0.175", "image.size=8"])
+    router = Router(Backbone(config, CLASSES))
+    pooled = router.pooled(torch.randn(2, 16, 16), torch.randn(2, 3, 8, 8))
+    assert pooled.isfinite().all() and pooled[:, 16:32].eq(0).all()
+
+
+def test_a_missing_modality_is_seen_not_guessed(small, inputs):
+    router = move(Router(make_backbone(small, torch.Generator().manual_seed(0))), 1.0, torch.Generator().manual_seed(0))
+    audio, image, _ = inputs
+    for lacking in (Situation.NOISY_AUDIO, Situation.NOISY_IMAGE):
+        some = [x.clone() for x in (audio, image)]
+        some[lacking - 1][[0, 3]] = 0
+        picks = router.pick(*some)
+        assert picks[[0, 3]].tolist() == [lacking] * 2 and torch.equal(picks[[1, 2, 4]], router.pick(audio, image)[[1, 2, 4]])
 
 
 def test_the_router_sees_frozen_features_and_no_class(small, inputs):
@@ -31,7 +49,7 @@ def test_the_router_sees_frozen_features_and_no_class(small, inputs):
     router = Router(backbone)
     pooled = router.pooled(audio, image)
     audio_tokens, image_tokens = backbone.encode(audio, image)
-    assert torch.equal(pooled[:, :16], audio_tokens.mean(dim=1)) and torch.equal(pooled[:, 48:], image_tokens.std(dim=1))
+    assert torch.equal(pooled[:, :16], audio_tokens.mean(dim=1)) and torch.equal(pooled[:, 48:], image_tokens.std(dim=1, correction=0))
     router.fit([(audio[:3], image[:3], situations[:3])], shrinkage=0.1)
     assert router.bias[3] == -torch.inf and router.pick(audio, image).max() <= 2      # noisy_both was never seen
     router.fit([(audio, image, situations)], shrinkage=0.1)
