@@ -26,9 +26,8 @@ def fit(name, model, stage, samples, loss_of, validate):
     if not count:
         raise InputError(f"{name}: nothing can learn; expected prompts.length above 0, or prompts.tune_head=true")
     logger.info("%s: %s", name, describe(parameters))
-    optimiser = torch.optim.AdamW(parameters.values(), lr=stage.learning_rate, weight_decay=stage.weight_decay)
-    steps = math.ceil(len(samples) / stage.batch_size) * stage.epochs
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, stage.learning_rate, total_steps=max(1, steps))
+    optimiser, schedule = optimiser_and_schedule(parameters.values(), stage,
+                                                 math.ceil(len(samples) / stage.batch_size) * stage.epochs)
     device = next(iter(parameters.values())).device
     memory = StepMemory(model, optimiser, device)
     best, best_weights = None, {}
@@ -58,6 +57,12 @@ def fit(name, model, stage, samples, loss_of, validate):
         for key, weights in best_weights.items():
             parameters[key].copy_(weights)
     return Cost(name, count, stage.epochs, seconds, memory.bytes, best.accuracy if best else None, machine_of(device))
+
+
+def optimiser_and_schedule(parameters, stage, steps):
+    """AdamW under a one-cycle schedule of its learning rate, for a StageConfig (docs/porting.md writes both out)."""
+    optimiser = torch.optim.AdamW(parameters, lr=stage.learning_rate, weight_decay=stage.weight_decay)
+    return optimiser, torch.optim.lr_scheduler.OneCycleLR(optimiser, stage.learning_rate, total_steps=max(1, steps))
 
 
 def describe(parameters):

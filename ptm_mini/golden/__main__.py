@@ -1,0 +1,29 @@
+"""python -m ptm_mini.golden golden.npz"""
+import argparse
+import io
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from ptm_mini import golden
+from ptm_mini.errors import run
+from ptm_mini.files import refuse_existing, write_file
+from ptm_mini.golden.model import every_array
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=golden.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path, help="the new .npz")
+    out = parser.parse_args(argv).out
+    refuse_existing(out)
+    with tempfile.TemporaryDirectory() as folder:
+        arrays = {name: np.asarray(value) for name, value in every_array(Path(folder)).items()}
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    write_file(out, buffer.getvalue())
+    print(f"{out}: {len(arrays)} arrays, {len(buffer.getvalue()) / 1e3:.0f} kB")
+
+
+if __name__ == "__main__":
+    run(main)
