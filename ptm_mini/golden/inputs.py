@@ -4,7 +4,7 @@ import soundfile
 import torch
 from PIL import Image
 
-from ptm_mini.config import PRESETS, Situation, Strengths
+from ptm_mini.config import PRESETS, Situation
 from ptm_mini.data.audio import analysis, fbank, read_waveform, resample
 from ptm_mini.data.image import bicubic_weights, read_image
 from ptm_mini.data.prepared import Normalisation, normalised
@@ -15,14 +15,15 @@ from ptm_mini.training.stages import moved
 
 CONFIG = with_assignments(PRESETS["tiny"], [
     "audio.sample_rate=8000", "audio.seconds=0.495", "audio.mels=32", "image.size=24", "model.width=16", "model.heads=2",
-    "model.depth=3", "prompts.length=2", "prompts.input_depth=3", "lora.rank=2", "adapter.bottleneck=3"])
+    "model.depth=3", "model.fusion_depth=2", "prompts.length=2", "prompts.input_depth=3", "prompts.joint=true", "lora.rank=2",
+    "adapter.bottleneck=3", "damage.alone.image_pixelate=0.3", "damage.both.image_pixelate=0.3"])     # 7 of 24 cells, not 1
 NORMALISATION = Normalisation(mean=-6.0, std=4.0)
 CLIPS = {"down": (22050, 11250, 2), "up": (4000, 1600, 1), "odd": (11025, 5600, 3), "short": (8000, 2500, 1)}
 PICTURES = {"wide": ("RGB", 41, 30), "tall": ("RGB", 25, 38), "small": ("RGB", 10, 13), "square": ("RGB", 32, 32),
             "grey": ("L", 30, 27), "grey16": ("I;16", 30, 31), "alpha": ("RGBA", 30, 30)}
 NAMES = [(0, 0, "dog-1"), (0, 1, "dog-1"), (0, 2, "dog-1"), (1, 1, "dog-1"), (7, 1, "dog-1"), (0, 1, "rain 2"), (0, 1, "Ära"),
          (0, 1, "0_george_0"), (3, 12, "siren-000-1"), (123456789, 30, "x")]                 # seed, epoch, sample id
-SHOWN = 3                         # of them, whose damage and augmentation are kept whole
+SHOWN = (1, 4, 7)                 # of them, whose damage and augmentation are kept whole: among them is every kind but blur
 
 
 def clips(folder):
@@ -56,7 +57,8 @@ def pictures(folder):
         pixels = read_image(folder / f"{name}.png", CONFIG.image.size, steps)
         _, image = normalised(torch.zeros(1, 1), pixels, Situation.COMPLETE, NORMALISATION)
         found |= {f"picture.{name}.{step}": value for step, value in {
-            "stored": stored, "rgb": steps["rgb"], "resized": steps["resized"].float(), "pixels": pixels, "image": image}.items()}
+            "stored": stored, "rgb": steps["rgb"], "resized": steps["resized"].float(), "pixels": pixels,
+            "image": image}.items()}
     _, width, height = PICTURES["wide"]
     return {**found, "picture.wide.across": bicubic_weights((width - height) / 2, height, width, CONFIG.image.size),
             "picture.wide.down": bicubic_weights(0, height, height, CONFIG.image.size)}
@@ -67,7 +69,7 @@ def damages(sample):
     found = {}
     for kind, of in {**AUDIO_KINDS, **IMAGE_KINDS}.items():
         x = sample.audio if kind in AUDIO_KINDS else sample.image
-        drawn = of.draw(getattr(Strengths(image_pixelate=0.3), kind), x.shape, seeded_generator(0, 1, kind))
+        drawn = of.draw(getattr(CONFIG.damage.alone, kind), x.shape, seeded_generator(0, 2, kind))
         found |= {f"damage.{kind}.drawn": drawn, f"damage.{kind}.out": apply_damage(x, kind, drawn)}
     rows = []
     for seed, epoch, name in NAMES:
@@ -84,6 +86,6 @@ def damages(sample):
                      "kind_alone": ALL_KINDS.index(alone["audio"][0])})
         found |= {f"draws.{len(rows) - 1}.{part}": value for part, value in {
             "audio": damaged.audio, "image": damaged.image, "moved_audio": moved(own, CONFIG.train, epoch).audio,
-            "moved_image": moved(own, CONFIG.train, epoch).image}.items() if len(rows) <= SHOWN}
+            "moved_image": moved(own, CONFIG.train, epoch).image}.items() if len(rows) - 1 in SHOWN}
     found |= {f"draws.{key}": np.array([row[key] for row in rows]) for key in rows[0]}
     return {**found, "draws.order": seeded_generator(0, 1, "prompt noisy_audio").permutation(12)}

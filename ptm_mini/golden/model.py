@@ -7,7 +7,7 @@ from ptm_mini.method.backbone import Backbone, initialise
 from ptm_mini.method.baselines import adapter, lora
 from ptm_mini.method.damage import Sample, damage_sample, weights_generator
 from ptm_mini.method.prompts import Prompted, PromptSet, choose, prompted
-from ptm_mini.method.router import Router, lowest_entropy
+from ptm_mini.method.router import Router, lowest_entropy, routed
 from ptm_mini.runs.weights import learned
 from ptm_mini.trace import traced
 from ptm_mini.training.fit import optimiser_and_schedule
@@ -16,11 +16,11 @@ CLASSES, STEPS, SHOWN = 5, 10, 3          # SHOWN: steps whose gradients and wei
 LABELS = torch.tensor([0, 3, 1, 4])
 
 
-def shaken(model, random):
+def shaken(model, random, by=0.1):
     """The model with every number that learns away from its start, so that no 0 hides an error."""
     with torch.no_grad():
         for p in (p for p in model.parameters() if p.requires_grad):
-            p += 0.1 * torch.randn(p.shape, generator=random)
+            p += by * torch.randn(p.shape, generator=random)
     return model
 
 
@@ -31,7 +31,7 @@ def looked_into(model, call, prefix):
     return {prefix + name.removeprefix("backbone."): value for name, value in trace.items()}
 
 
-def answers(backbone, model, router, audio, image):
+def answers(backbone, model, audio, image):
     """Every way to answer, with the intermediates of the plain pass and of the pass with each sample's own prompt set."""
     situations = torch.tensor(list(Situation))                                # sample s is in situation s
     found = looked_into(backbone, lambda: backbone(audio, image), "plain.")
@@ -40,12 +40,20 @@ def answers(backbone, model, router, audio, image):
         own = choose(model.sets, situations)
         own = own._replace(audio_input=own.audio_input[:, :depth], image_input=own.image_input[:, :depth])
         found[f"depth.{depth}.features"] = backbone.features(audio, image, own)
-    return {**found, "situation.scores": model.by_situation(audio, image, situations),
-            "concat.scores": model(audio, image), "concat.features": looked_into(
-                model, lambda: model(audio, image), "")["features"],
-            "lowest_entropy.scores": lowest_entropy(model, router)(audio, image, situations),
-            "router.pooled": router.pooled(audio, image), "router.logits": router(audio, image),
-            "router.picks": router.pick(audio, image), "router.blank_picks": router.pick(audio, torch.zeros_like(image))}
+    return {**found, "situation.scores": model.by_situation(audio, image, situations), "concat.scores": model(audio, image),
+            "concat.features": looked_into(model, lambda: model(audio, image), "")["features"],
+            "lowest_entropy.scores": lowest_entropy(model, None)(audio, image, situations)}
+
+
+def routes(model, router, samples):
+    """The router's view of a batch in which sample s suffers situation s, and its answers; and of missing modalities."""
+    damaged = [damage_sample(*pair, CONFIG.damage, seed=0, epoch=2) for pair in zip(samples, Situation)]
+    audio, image = torch.stack([one.audio for one in damaged]), torch.stack([one.image for one in damaged])
+    blank = torch.zeros_like(audio), torch.zeros_like(image)
+    return {"router.audio": audio, "router.image": image, "router.pooled": router.pooled(audio, image),
+            "router.logits": router(audio, image), "router.picks": router.pick(audio, image),
+            "router.blank_picks": torch.stack([router.pick(*pair) for pair in ((audio, blank[1]), (blank[0], image), blank)]),
+            "routed.scores": routed(model, router)(audio, image, None)}
 
 
 def fitted(backbone, samples):
@@ -106,11 +114,12 @@ def every_array(folder):
     backbone = Backbone(CONFIG, CLASSES)
     initialise(backbone, random)
     shaken(backbone, random)
-    model = Prompted(backbone, [shaken(PromptSet(CONFIG, backbone.head, random), random) for _ in Situation])
+    model = Prompted(backbone, [shaken(PromptSet(CONFIG, backbone.head, random), random, by=0.5) for _ in Situation])
     samples = [Sample(audio[i], image[i], torch.tensor(0), LABELS[i], name) for i, name in enumerate(CLIPS)]
     router, features = fitted(backbone, samples)
     with torch.no_grad():
-        found |= {**features, **answers(backbone, model, router, audio, image), **damages(samples[0])}
+        found |= {**features, **answers(backbone, model, audio, image), **routes(model, router, samples)}
+        found |= damages(samples[0])
         for method in (lora, adapter):
             own = shaken(method(backbone, CONFIG, random), random)
             found |= {f"{method.__name__}.logits": own(audio, image)}
