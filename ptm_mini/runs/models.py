@@ -37,14 +37,17 @@ def train_and_save(folder, run, task, method):
 
 def start_of(run):
     """What the backbone of a run with `init` starts from, read anew and said in a few lines. returns cav_mae.Start"""
-    found = checkpoint.read(Path(run.init.file))
+    path = Path(run.init.file)
+    if not path.exists():
+        raise InputError(f"{path}: no such file; expected the checkpoint that the run started from: put it back there")
+    found = checkpoint.read(path)
     if found.sha256 != run.init.sha256:
-        raise InputError(f"{found.path}: was altered since the run was set up; expected SHA-256 {run.init.sha256}: restore it")
+        raise InputError(f"{path}: is another file than the run started from; expected SHA-256 {run.init.sha256}")
     start = cav_mae.as_ours(found, run.config, len(run.classes))
     logger.info("%s (SHA-256 %s...): %d tensors loaded; attention has model.heads=%d, which no checkpoint tells",
-                found.path, found.sha256[:12], len(start.weights), run.config.model.heads)
+                path, found.sha256[:12], len(start.weights), run.config.model.heads)
     for remark in start.remarks:
-        logger.info("%s: %s", found.path, remark)
+        logger.info("%s: %s", path, remark)
     return start
 
 

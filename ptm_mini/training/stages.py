@@ -133,6 +133,8 @@ def train_backbone(task, loaded=None):
         accuracy = task.validate({BACKBONE: plain(backbone)}, (Situation.COMPLETE,)).accuracy
         logger.info("%s: taken as it was loaded   validation %.4f", BACKBONE, accuracy)
         return backbone, [Cost(BACKBONE, 0, 0, 0.0, 0, accuracy, machine_of(task.device))]
+    if loaded:
+        logger.info("%s: what was loaded learns at %g of the learning rate", BACKBONE, train.loaded_rate)
     return backbone, [fit_one(task, BACKBONE, backbone, train.backbone, (Situation.COMPLETE,), 1.0,
                               dict.fromkeys(loaded, train.loaded_rate))]
 
