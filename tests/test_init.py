@@ -125,10 +125,11 @@ def twice(path, trace):
     (pickled, "is not a whole file of tensors"), (in_a_checkpoint, "perhaps code, which was not run"),
     (truncated, "is not a whole file of tensors"), (lambda path, trace: path.write_text("hello " * 100), "is not a whole file"),
     (lambda path, trace: path.write_bytes(b""), "is not a whole file"), (lambda path, trace: path.mkdir(), "can't be read (Is a dir"),
-    (lambda path, trace: None, "can't be read (No such file"), (with_nan, "module.norm.bias is no tensor of finite numbers"),
-    (lambda path, trace: torch.save({"epoch": 3}, path), "epoch is no tensor"),
+    (lambda path, trace: None, "can't be read (No such file"), (with_nan, "'module.norm.bias' is no tensor of finite numbers"),
+    (lambda path, trace: torch.save({"epoch": 3}, path), "'epoch' is no tensor"),
+    (lambda path, trace: torch.save({"a\nb": torch.eye(2).to_sparse()}, path), r"'a\nb' is no tensor"),
     (lambda path, trace: torch.save([torch.zeros(2)], path), "holds no tensors by name but a list"),
-    (twice, "norm.bias stands in it with and without module."),
+    (twice, "'norm.bias' stands in it with and without module."),
     (lambda path, trace: torch.save({"weight": torch.zeros(2)}, path), "module.pos_embed_a is missing")])
 def test_a_file_that_is_no_checkpoint_is_named_and_leaves_nothing(tiny_set, tmp_path, capsys, make, says):
     path, trace = tmp_path / "bad.pth", tmp_path / "the-code-ran"

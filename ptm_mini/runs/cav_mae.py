@@ -116,7 +116,7 @@ def expect_shapes(path, tensors, wanted):
             raise InputError(f"{path}: {PREFIX}{name} has the shape {list(tensors[name].shape)}; expected {shape}")
     for name in tensors:
         if name not in wanted:
-            raise InputError(f"{path}: {PREFIX}{name} is no tensor of CAV-MAE's; expected a file of its official code")
+            raise InputError(f"{path}: {PREFIX + name!r} is no tensor of CAV-MAE's; expected a file of its official code")
 
 
 def drop_ignored(tensors):
@@ -179,7 +179,7 @@ def as_official(backbone, config, norms):
 
 
 def single_modality(backbone, norms, audio, image):
-    """What CAV-MAE gives for one modality alone, to compare with it; here what is missing is data, and no other way is gone.
+    """What CAV-MAE gives for one modality alone, for comparisons: our backbone has one way, and what is missing is data.
 
     norms    Start.norms
     returns  {official name: [B, N_a or N_v, D] of feat_audio and feat_image, else logits [B, K]}

@@ -36,9 +36,15 @@ def read(path):
     tensors = {}
     for key, tensor in saved.items():
         name = str(key).removeprefix(PREFIX)
-        if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point() or not tensor.isfinite().all():
-            raise InputError(f"{path}: {key} is no tensor of finite numbers; {EXPECTED}")
+        if not is_plain(tensor):
+            raise InputError(f"{path}: {key!r} is no tensor of finite numbers; {EXPECTED}")
         if name in tensors:
-            raise InputError(f"{path}: {name} stands in it with and without {PREFIX}; expected it once")
+            raise InputError(f"{path}: {name!r} stands in it with and without {PREFIX}; expected it once")
         tensors[name] = tensor.float()
     return Checkpoint(path, hashlib.sha256(content).hexdigest(), tensors)
+
+
+def is_plain(value):
+    """Whether it is an ordinary tensor of finite floating-point numbers"""
+    return (isinstance(value, torch.Tensor) and value.layout is torch.strided and value.device.type == "cpu"
+            and value.is_floating_point() and bool(value.isfinite().all()))

@@ -110,7 +110,7 @@ def test_a_head_of_other_classes_is_dropped_and_said():
     (lambda t: t.pop("module.blocks_u.0.norm1_a.weight"), "module.blocks_u.0.norm1_a.weight is missing"),
     (lambda t: t.pop("module.mlp_head.0.weight"), "module.mlp_head.0.weight is missing"),
     (lambda t: t.pop("module.patch_embed_v.proj.weight"), "module.patch_embed_v.proj.weight is missing"),
-    (lambda t: t.update({"module.blocks_w.0.norm1.bias": torch.zeros(D)}), "module.blocks_w.0.norm1.bias is no tensor of CAV-MAE"),
+    (lambda t: t.update({"module.blocks_w.0.norm1.bias": torch.zeros(D)}), "'module.blocks_w.0.norm1.bias' is no tensor of CAV-MAE"),
     (lambda t: t.update({"module.mlp_head.1.bias": torch.zeros(K + 1)}), "module.mlp_head.1.weight has the shape [7, 16]"),
     (lambda t: t.update({"module.pos_embed_v": torch.zeros(1, 5, D)}), "module.pos_embed_v has the shape [1, 5, 16]; expected [1, 4"),
     (lambda t: t.update({"module.pos_embed_a": torch.zeros(1, 20, D)}), "module.pos_embed_a has the shape [1, 20, 16]"),
