@@ -24,7 +24,7 @@ from ptm_mini.errors import run as run_command
 from ptm_mini.files import refuse_existing
 from ptm_mini.report.results import evaluate_runs, open_set, runs_in
 from ptm_mini.runs import cav_mae, checkpoint
-from ptm_mini.runs.folder import Origin, Run, load_run
+from ptm_mini.runs.folder import Origin, Run, load_run, normalisation_of
 from ptm_mini.runs.models import train_and_save
 from ptm_mini.settings import get, keys, leaves, with_assignments, with_settings
 from ptm_mini.training import methods
@@ -105,7 +105,7 @@ def new_run(options, folder, seed):
     init = origin(found, config, folder, options.freeze_backbone) if found else None
     data = PreparedSet(folder, config)
     warn_of_what_is_cut(data, config)
-    return Run(config, data.classes, data.normalisation(), str(data.folder), init=init), data
+    return Run(config, data.classes, normalisation_of(data, config.train), str(data.folder), init=init), data
 
 
 def origin(found, config, folder, frozen):

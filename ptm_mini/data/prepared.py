@@ -25,7 +25,7 @@ MOST_THREADS = 8                  # that prepare batches ahead of a GPU
 
 
 class Normalisation(NamedTuple):
-    """Mean and std of log-mel values: the training split's, or fixed ones."""
+    """Mean and std of the training split's log-mel values."""
     mean: float
     std: float
 
@@ -34,7 +34,7 @@ class PreparedSet:
     """A set opened for one AudioConfig and ImageConfig. `rows`, `classes` (K names) and, by row, `labels`, `missing`."""
 
     def __init__(self, folder, config):
-        self.folder, self.fixed = folder.resolve(), Normalisation(config.train.audio_mean, config.train.audio_std)
+        self.folder = folder.resolve()
         self.rows, self.classes = read_set(folder)
         self.labels = torch.tensor([self.classes.index(row.label) for row in self.rows])
         self.missing = torch.tensor([situation_of(row.audio, row.image) for row in self.rows])
@@ -65,9 +65,7 @@ class PreparedSet:
         return Sample(audio, image, missing, self.labels[index], self.rows[index].id)
 
     def normalisation(self):
-        """Mean and std over the training clips that are there, summed in double precision clip by clip; or the settings'."""
-        if self.fixed.std:
-            return self.fixed
+        """Mean and std over the training clips that are there, summed in double precision clip by clip."""
         clips = [i for i in self.indices("train") if not self.missing[i] & Situation.NOISY_AUDIO]
         if not clips:
             raise InputError("split 'train': no sample has audio; expected some: fill their cells in manifest.csv")

@@ -56,6 +56,11 @@ class Run:
         return {method: of_backbone if method == BACKBONE else files_of(method) for method in self.trained}
 
 
+def normalisation_of(data, train):
+    """The Normalisation of a new run: what TrainConfig fixes, or else a PreparedSet's own"""
+    return Normalisation(train.audio_mean, train.audio_std) if train.audio_std else data.normalisation()
+
+
 def save_backbone(folder, run, backbone, costs, norms=None):
     """Write backbone.pt and config.json; `folder` is made if need be. returns Run, as it is now
 
