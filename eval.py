@@ -5,6 +5,7 @@ python eval.py runs/toy-1 --damage paper       another severity; its files are n
 python eval.py runs/toy-1 --strategy routed    what needs no situation label
 python eval.py runs/toy-1 --stress             other severities, and each kind of damage alone
 python eval.py runs/toy-1 --ablate length      train variants of the run where they are not there yet, and compare
+python eval.py runs/x --export-cav-mae x.pth   no evaluation: the backbone as a checkpoint for CAV-MAE's own code
 """
 import argparse
 from pathlib import Path
@@ -16,6 +17,7 @@ from ptm_mini.method.router import STRATEGIES
 from ptm_mini.report.ablations import ABLATIONS, ablate
 from ptm_mini.report.results import Selection, evaluate_runs, runs_in
 from ptm_mini.report.stress import stress
+from ptm_mini.runs.models import export
 from ptm_mini.training import methods
 from ptm_mini.training.stages import pick_device
 
@@ -38,6 +40,8 @@ def parse_arguments(argv):
     other.add_argument("--stress", action="store_true", help="sweep severities, and each kind of damage alone, instead")
     other.add_argument("--ablate", choices=ABLATIONS, metavar="ABLATION",
                        help="compare variants of the run instead; they are kept in its folder")
+    other.add_argument("--export-cav-mae", type=Path, metavar="FILE",
+                       help="write the backbone under CAV-MAE's own names instead")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto",
                         help="auto takes a CUDA device if there is one (default: %(default)s)")
     return parser.parse_args(argv)
@@ -46,12 +50,16 @@ def parse_arguments(argv):
 def main(argv=None):
     options = parse_arguments(argv)
     folders, device = runs_in(options.run), pick_device(options.device)
-    if options.ablate or options.stress:
-        for flag in ("data", "damage", *(("method", "strategy") if options.ablate else ())):
-            if getattr(options, flag):
-                raise InputError(f"--{flag}: does not go with --{'ablate' if options.ablate else 'stress'}; leave it out")
+    for other in ("ablate", "stress", "export_cav_mae"):
+        for flag in ("data", "damage", *(("method", "strategy") if other != "stress" else ())):
+            if getattr(options, other) and getattr(options, flag):
+                raise InputError(f"--{flag}: does not go with --{other.replace('_', '-')}; leave it out")
+    if options.export_cav_mae and folders != [options.run]:
+        raise InputError(f"{options.run}: holds the runs of several seeds; name one of them to export")
     selection = Selection(options.data, options.damage, options.method, options.strategy)
-    if options.ablate:
+    if options.export_cav_mae:
+        export(options.run, options.export_cav_mae)
+    elif options.ablate:
         ablate(options.run, folders, options.ablate, device)
     elif options.stress:
         stress(options.run, folders, device, selection)

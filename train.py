@@ -4,6 +4,7 @@ python train.py                                       the toy set, made if it is
 python train.py --data sets/av_mnist --seed 1         another prepared set
 python train.py --method all --seeds 3 --out runs/x   every method, three times
 python train.py --method lora --out runs/toy-1        one more method for a run that is there
+python train.py --preset base --init cav-mae.pth      from CAV-MAE's own weights, see docs/cav-mae.md; for a GPU
 python train.py --settings                            every setting, its default, what it means and who reads it
 """
 import argparse
@@ -15,13 +16,15 @@ from pathlib import Path
 from data_prep import toy
 from ptm_mini import config as configs
 from ptm_mini.config import DAMAGES, PRESETS
+from ptm_mini.data.manifest import read_classes
 from ptm_mini.data.prepared import PreparedSet
 from ptm_mini.data.used import warn_of_what_is_cut
 from ptm_mini.errors import InputError, listing
 from ptm_mini.errors import run as run_command
 from ptm_mini.files import refuse_existing
 from ptm_mini.report.results import evaluate_runs, open_set, runs_in
-from ptm_mini.runs.folder import Run, load_run
+from ptm_mini.runs import cav_mae, checkpoint
+from ptm_mini.runs.folder import Origin, Run, load_run, normalisation_of
 from ptm_mini.runs.models import train_and_save
 from ptm_mini.settings import get, keys, leaves, with_assignments, with_settings
 from ptm_mini.training import methods
@@ -44,6 +47,9 @@ def parse_arguments(argv):
     parser.add_argument("--out", type=Path, help="run folder, new or one that lacks some method; default: the first free "
                                                  "runs/SET-NUMBER")
     parser.add_argument("--preset", choices=PRESETS, help="sizes of model and inputs; default: tiny")
+    parser.add_argument("--init", type=Path, metavar="FILE", help="CAV-MAE checkpoint that the backbone starts from")
+    parser.add_argument("--freeze-backbone", action="store_true",
+                        help="take the backbone of --init as it is, with its head, and train only the methods on it")
     parser.add_argument("--damage", choices=DAMAGES, help="severity to train and evaluate with; default: strong")
     parser.add_argument("--epochs", type=int, help="epochs of every stage that runs; default: each stage's own")
     parser.add_argument("--seed", type=int, help="of weights, order, augmentation and damage; default: 0")
@@ -77,6 +83,8 @@ def settings(options, config, seed, lacking):
     stages = {f"train.{stage}.epochs" for method in lacking for stage in stages_of(method)} & set(keys(config))
     changes = {"train.seed": seed, "train.fraction": options.fraction, **dict.fromkeys(stages, options.epochs)}
     changes = {key: value for key, value in changes.items() if value is not None}
+    if options.freeze_backbone:
+        changes |= cav_mae.AS_IT_IS
     return with_assignments(with_settings(config, changes), options.set)
 
 
@@ -84,19 +92,40 @@ def new_run(options, folder, seed):
     """A run that is to be trained from the start, checked before any work. returns Run, PreparedSet"""
     refuse_existing(folder)
     config = settings(options, PRESETS[options.preset or "tiny"], seed, [BACKBONE, *options.method])
+    if options.freeze_backbone and not options.init:
+        raise InputError("--freeze-backbone: there is nothing to freeze yet; expected --init FILE with it")
+    if options.freeze_backbone and config.train.backbone.epochs:
+        raise InputError(f"setting train.backbone.epochs={config.train.backbone.epochs}: does not go with --freeze-backbone; "
+                         f"leave one of them out")
+    found = checkpoint.read(options.init) if options.init else None
     if options.data is None and not TOY.exists():
         logger.info("making the toy set in %s", TOY)
         toy.make(TOY, toy.RECORDINGS, "grouped", seed=0)
-    data = PreparedSet(options.data or TOY, config)
+    folder = options.data or TOY
+    init = origin(found, config, folder, options.freeze_backbone) if found else None
+    data = PreparedSet(folder, config)
     warn_of_what_is_cut(data, config)
-    return Run(config, data.classes, data.normalisation(), str(data.folder)), data
+    return Run(config, data.classes, normalisation_of(data, config.train), str(data.folder), init=init), data
+
+
+def origin(found, config, folder, frozen):
+    """The Origin of a backbone that starts from a Checkpoint, tried on the settings and the classes of the set in `folder`.
+
+    The run reads the file again when its time has come, rather than keep what it holds.
+    """
+    start = cav_mae.as_ours(found, config, len(read_classes(folder / "classes.json")))
+    if frozen and start.no_head:
+        raise InputError(f"--freeze-backbone: {found.path}: {start.no_head}; expected a model fine-tuned on the set's classes: "
+                         f"leave out --freeze-backbone, and it will be")
+    return Origin(str(found.path.resolve()), found.sha256)
 
 
 def extended_run(options, folder, seed):
     """A run that is there, with the settings of the methods that it lacks. returns Run, PreparedSet"""
     run = load_run(folder)
-    if options.preset:
-        raise InputError(f"--preset {options.preset}: belongs to the backbone in {folder}; leave it out")
+    for flag in ("preset", "init", "freeze_backbone"):
+        if getattr(options, flag):
+            raise InputError(f"--{flag.replace('_', '-')}: belongs to the backbone in {folder}; leave it out")
     config = settings(options, run.config, seed, [method for method in options.method if method not in run.trained])
     for key in keys(config):
         if get(config, key) != get(run.config, key) and any(reads(method, key) for method in run.trained):

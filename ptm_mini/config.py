@@ -3,7 +3,7 @@ from dataclasses import MISSING, dataclass
 from enum import IntEnum
 from functools import cached_property
 
-from ptm_mini.settings import NOT_NEGATIVE, POSITIVE, Rule, above, between, check_rules, expect, one_of, setting
+from ptm_mini.settings import NOT_NEGATIVE, POSITIVE, Rule, above, at_least, between, check_rules, expect, one_of, setting
 
 FRAME_LENGTH_MS, FRAME_SHIFT_MS = 25, 10          # Kaldi's analysis window and hop
 FUSION_KINDS = ("cross", "audio_to_image", "image_to_audio", "none")
@@ -32,8 +32,7 @@ def window_and_hop(sample_rate):
 
 @dataclass(frozen=True)
 class AudioConfig:
-    sample_rate: int = setting(16000, "Hz; every clip is resampled to it",
-                               Rule(lambda hertz: hertz >= 1000, "1000 Hz or more"))
+    sample_rate: int = setting(16000, "Hz; every clip is resampled to it", at_least(1000))
     seconds: float = setting(0.655, "clips are cut or zero-padded to this length (0.655: 64 frames)", above(0, 3600))
     mels: int = setting(64, "M, bands of the spectrogram", POSITIVE)
 
@@ -145,6 +144,9 @@ class TrainConfig:
     label_smoothing: float = setting(0.1, "of the training loss", Rule(lambda share: 0 <= share < 1, "0 or more, below 1"))
     audio_shift: float = setting(0.25, "augmentation: sounds move in time by up to this share of T", between(0, 0.5))
     image_shift: float = setting(0.04, "augmentation: pictures move by up to this share of H and W", between(0, 0.5))
+    loaded_rate: float = setting(0.1, "share of the backbone's learning rate for what --init loaded", above(0, 1), before=1.0)
+    audio_mean: float = setting(0.0, "of the log-mel, to normalise by, where audio_std is not 0", between(-100, 100), before=0.0)
+    audio_std: float = setting(0.0, "likewise; 0: mean and std of the training split", NOT_NEGATIVE, before=0.0)
     fraction: float = setting(1.0, "share of the training split for all but the backbone (the paper: 0.3)", above(0, 1))
     seed: int = setting(0, "of weights, order, augmentation and damage", NOT_NEGATIVE)
 
@@ -187,8 +189,7 @@ PRESETS = {
 
 DAMAGES = {
     "strong": DamageConfig(),           # equally hard everywhere, so that the situations can be compared
-    "paper": DamageConfig(both=Strengths(audio_gaussian=0.22, image_gaussian=0.5, image_blur=0.03,
-                                         image_pixelate=0.30)),
+    "paper": DamageConfig(both=Strengths(audio_gaussian=0.22, image_gaussian=0.5, image_blur=0.03, image_pixelate=0.30)),
 }
 
 REMARKS = {                                                                  # of PRESETS and DAMAGES

@@ -21,7 +21,13 @@ class Rule(NamedTuple):
 
 ANY = Rule(lambda value: True, "")
 POSITIVE = Rule(lambda value: 0 < value < math.inf, "more than 0")
-NOT_NEGATIVE = Rule(lambda value: 0 <= value < math.inf, "0 or more")
+
+
+def at_least(low):
+    return Rule(lambda value: low <= value < math.inf, f"{low} or more")
+
+
+NOT_NEGATIVE = at_least(0)
 
 
 def above(low, high):

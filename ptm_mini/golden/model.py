@@ -80,7 +80,7 @@ def trained(backbone, audio, image):
 
     model = shaken(prompted(backbone, CONFIG, weights_generator(0, Situation.NOISY_AUDIO)), torch.Generator().manual_seed(5))
     own = {name.removeprefix("sets.0."): p for name, p in model.named_parameters() if p.requires_grad and p.numel()}
-    optimiser, schedule = optimiser_and_schedule(own.values(), CONFIG.train.full_mixed, STEPS)      # one with weight decay
+    optimiser, schedule = optimiser_and_schedule(own, CONFIG.train.full_mixed, STEPS)      # one with weight decay
     found, losses, rates, betas = values("start", torch.Tensor.detach), [], [], []
     for step in range(STEPS):
         rates.append(optimiser.param_groups[0]["lr"])

@@ -3,6 +3,8 @@ import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass, replace
+from pathlib import PurePath
+from typing import NamedTuple
 
 from ptm_mini.config import Config
 from ptm_mini.data.prepared import Normalisation
@@ -13,13 +15,19 @@ from ptm_mini.settings import from_dict
 from ptm_mini.training.cost import Cost
 from ptm_mini.training.methods import BACKBONE, METHODS, ROUTER
 
-BACKBONE_FILE, COSTS_FILE = "backbone.pt", "costs.json"
+BACKBONE_FILE, COSTS_FILE, NORMS_FILE = "backbone.pt", "costs.json", "cav_mae_norms.pt"
 
 
 def files_of(method):
     """The names of the files that hold what a method learned, in the order of its cases; the router's comes behind."""
     files = [f"{name.replace(' ', '-')}.pt" for name in METHODS[method].model_names(method)]
     return files + [ROUTER_FILE] if ROUTER in METHODS[method].stages else files
+
+
+class Origin(NamedTuple):
+    """The checkpoint that a backbone started from."""
+    file: str                     # its path, absolute
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -31,19 +39,36 @@ class Run:
     data: str                         # the set's folder, absolute
     trained: tuple = ()               # BACKBONE and members of METHODS that are there, as they were trained
     backbone: str = BACKBONE_FILE     # the backbone's file, seen from the run folder: a variant uses another run's
+    init: Origin | None = None        # None: the backbone was trained from scratch
 
     def facts(self):
         """What weights need to be used, as JSON can hold it."""
         return {"config": asdict(self.config), "classes": self.classes, "normalisation": self.normalisation._asdict()}
 
+    @property
+    def norms(self):
+        """The file beside the backbone's that holds what else of a checkpoint there was, seen from the run folder"""
+        return str(PurePath(self.backbone).with_name(NORMS_FILE))
+
     def files(self):
         """{method: names of its files}"""
-        return {method: [self.backbone] if method == BACKBONE else files_of(method) for method in self.trained}
+        of_backbone = [self.backbone, self.norms] if self.init else [self.backbone]
+        return {method: of_backbone if method == BACKBONE else files_of(method) for method in self.trained}
 
 
-def save_backbone(folder, run, backbone, costs):
-    """Write backbone.pt and config.json; `folder` is made if need be. returns Run, as it is now"""
+def normalisation_of(data, train):
+    """The Normalisation of a new run: what TrainConfig fixes, or else a PreparedSet's own"""
+    return Normalisation(train.audio_mean, train.audio_std) if train.audio_std else data.normalisation()
+
+
+def save_backbone(folder, run, backbone, costs, norms=None):
+    """Write backbone.pt and config.json; `folder` is made if need be. returns Run, as it is now
+
+    norms  of one modality alone, {name: tensor}, for a run that started from a checkpoint
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    if run.init:
+        write_file(folder / NORMS_FILE, as_bytes(norms))
     write_file(folder / BACKBONE_FILE, as_bytes({name: tensor.cpu() for name, tensor in backbone.state_dict().items()}))
     return add_to_index(folder, run, BACKBONE, costs)
 
@@ -88,6 +113,7 @@ def write_index(folder, run):
     It is written last: a run that broke off while it was saved does not name the files of its last stage.
     """
     facts = {**run.facts(), "data": run.data, "trained": run.trained, "backbone": run.backbone,
+             "init": run.init and run.init._asdict(),
              "files": {name: sha256((folder / name).read_bytes()) for names in run.files().values() for name in names}}
     facts["sha256"] = digest_of(facts)
     write_file(folder / "config.json", (json.dumps(facts, indent=1) + "\n").encode())
@@ -127,8 +153,9 @@ def load_run(folder):
         config = from_dict(Config, facts["config"])
     except InputError as error:
         raise InputError(f"{path}: saved by another version of ptm_mini ({error}); train the run again") from error
+    init = facts.get("init")                                         # version 0.2 had no such thing
     return Run(config, facts["classes"], Normalisation(**facts["normalisation"]), facts["data"], tuple(facts["trained"]),
-               facts["backbone"])
+               facts["backbone"], init and Origin(**init))
 
 
 def load_costs(folder, methods):

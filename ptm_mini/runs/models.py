@@ -1,12 +1,15 @@
-"""A run's models: trained where they are not there yet, and loaded."""
+"""A run's models: trained where they are not there yet, loaded, and handed on to others."""
 import logging
+from pathlib import Path
 
 import torch
 
 from ptm_mini.errors import InputError
+from ptm_mini.files import refuse_existing, write_file
 from ptm_mini.method.backbone import Backbone, freeze
-from ptm_mini.runs.folder import files_of, save_backbone, save_method
-from ptm_mini.runs.weights import fingerprint, load_learned
+from ptm_mini.runs import cav_mae, checkpoint
+from ptm_mini.runs.folder import files_of, load_run, save_backbone, save_method
+from ptm_mini.runs.weights import as_bytes, fingerprint, load_learned
 from ptm_mini.training.methods import BACKBONE, METHODS, ROUTER, assembled
 from ptm_mini.training.stages import train_backbone, train_method
 
@@ -22,13 +25,39 @@ def train_and_save(folder, run, task, method):
         logger.info("%s: %s is trained already", folder, method)
         return run
     if method == BACKBONE:
-        return save_backbone(folder, run, *train_backbone(task))
+        start = start_of(run) if run.init else None
+        return save_backbone(folder, run, *train_backbone(task, start and start.weights), start and start.norms)
     backbone = load_backbone(folder, run).to(task.device)
     before = fingerprint(backbone)
     models, costs = train_method(task, backbone, method)
     if fingerprint(backbone) != before:
         raise RuntimeError(f"the frozen backbone changed while {method} was trained: a bug in ptm_mini, please report it")
     return save_method(folder, run, method, before, models, costs)
+
+
+def start_of(run):
+    """What the backbone of a run with `init` starts from, read anew and said in a few lines. returns cav_mae.Start"""
+    path = Path(run.init.file)
+    if not path.exists():
+        raise InputError(f"{path}: no such file; expected the checkpoint that the run started from: put it back there")
+    found = checkpoint.read(path)
+    if found.sha256 != run.init.sha256:
+        raise InputError(f"{path}: is another file than the run started from; expected SHA-256 {run.init.sha256}")
+    start = cav_mae.as_ours(found, run.config, len(run.classes))
+    logger.info("%s (SHA-256 %s...): %d tensors loaded; attention has model.heads=%d, which no checkpoint tells",
+                path, found.sha256[:12], len(start.weights), run.config.model.heads)
+    for remark in start.remarks:
+        logger.info("%s: %s", path, remark)
+    return start
+
+
+def export(folder, path):
+    """Write the backbone of the run in `folder` as a CAV-MAE checkpoint."""
+    refuse_existing(path)
+    run = load_run(folder)
+    norms = torch.load(folder / run.norms, weights_only=True) if run.init else {}
+    write_file(path, as_bytes(cav_mae.as_official(load_backbone(folder, run), run.config, norms)))
+    logger.info("wrote %s", path)
 
 
 def load_backbone(folder, run):

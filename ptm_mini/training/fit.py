@@ -2,6 +2,7 @@
 import logging
 import math
 import time
+from collections import defaultdict
 from contextlib import nullcontext
 
 import torch
@@ -12,13 +13,14 @@ from ptm_mini.training.cost import Cost, StepMemory, machine_of
 logger = logging.getLogger(__name__)
 
 
-def fit(name, model, stage, samples, loss_of, validate):
+def fit(name, model, stage, samples, loss_of, validate, shares=None):
     """Train the parameters of `model` that have gradients and leave them at their best epoch on the validation split.
 
     stage     StageConfig
     samples   Samples: how many, and the batches of an epoch in the order that belongs to the name
     loss_of   function(batch, a Sample of B) -> loss
     validate  function() -> Score; the best epoch has the highest accuracy, of equal ones the lowest loss
+    shares    {name of a parameter: its share of the learning rate}, the whole of it for others; None: for all
     returns   Cost
     """
     parameters = {key: p for key, p in model.named_parameters() if p.requires_grad}
@@ -26,8 +28,8 @@ def fit(name, model, stage, samples, loss_of, validate):
     if not count:
         raise InputError(f"{name}: nothing can learn; expected prompts.length above 0, or prompts.tune_head=true")
     logger.info("%s: %s", name, describe(parameters))
-    optimiser, schedule = optimiser_and_schedule(parameters.values(), stage,
-                                                 math.ceil(len(samples) / stage.batch_size) * stage.epochs)
+    steps = math.ceil(len(samples) / stage.batch_size) * stage.epochs
+    optimiser, schedule = optimiser_and_schedule(parameters, stage, steps, shares)
     device = next(iter(parameters.values())).device
     memory = StepMemory(model, optimiser, device)
     best, best_weights = None, {}
@@ -59,10 +61,18 @@ def fit(name, model, stage, samples, loss_of, validate):
     return Cost(name, count, stage.epochs, seconds, memory.bytes, best.accuracy if best else None, machine_of(device))
 
 
-def optimiser_and_schedule(parameters, stage, steps):
-    """AdamW under a one-cycle schedule of its learning rate, for a StageConfig (docs/porting.md writes both out)."""
-    optimiser = torch.optim.AdamW(parameters, lr=stage.learning_rate, weight_decay=stage.weight_decay)
-    return optimiser, torch.optim.lr_scheduler.OneCycleLR(optimiser, stage.learning_rate, total_steps=max(1, steps))
+def optimiser_and_schedule(parameters, stage, steps, shares=None):
+    """AdamW under a one-cycle schedule of its learning rate, for a StageConfig (docs/porting.md writes both out).
+
+    parameters  {name: tensor}
+    shares      as in `fit`
+    """
+    by_rate = defaultdict(list)
+    for name, p in parameters.items():
+        by_rate[stage.learning_rate * (shares or {}).get(name, 1.0)].append(p)
+    optimiser = torch.optim.AdamW([{"params": group, "lr": rate} for rate, group in by_rate.items()],
+                                  weight_decay=stage.weight_decay)
+    return optimiser, torch.optim.lr_scheduler.OneCycleLR(optimiser, list(by_rate), total_steps=max(1, steps))
 
 
 def describe(parameters):

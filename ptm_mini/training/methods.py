@@ -53,6 +53,8 @@ def reads(method, key):
     group, _, rest = key.partition(".")
     if group == "damage" or key == "train.fraction":
         return method != BACKBONE
+    if key == "train.loaded_rate":
+        return method == BACKBONE
     stage = rest.split(".")[0]
     if group == "train" and any(stage in stages_of(other) for other in (BACKBONE, *METHODS)):
         return stage in stages_of(method)

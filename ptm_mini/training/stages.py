@@ -102,9 +102,9 @@ def moved(sample, train, epoch):
     return sample._replace(audio=sample.audio.roll(later, 0), image=sample.image.roll((down, right), (1, 2)))
 
 
-def fit_one(task, name, model, stage, situations, fraction):
+def fit_one(task, name, model, stage, situations, fraction, shares=None):
     """Train one model with cross-entropy, each sample put into one of the situations, drawn anew each epoch: with one of
-    them this is the paper's case-wise training, with all four a mix. returns Cost"""
+    them this is the paper's case-wise training, with all four a mix. shares: as in `fit`. returns Cost"""
     def loss_of(batch):
         with task.autocast():
             return task.loss(model(batch.audio, batch.image), batch.label)
@@ -112,15 +112,31 @@ def fit_one(task, name, model, stage, situations, fraction):
     def validate():
         return task.validate({name: plain(model)}, situations)
 
-    return fit(name, model, stage, Samples(task, situations, fraction), loss_of, validate)
+    return fit(name, model, stage, Samples(task, situations, fraction), loss_of, validate, shares)
 
 
-def train_backbone(task):
-    """First stage: everything learns, on complete data only. returns Backbone, list of Cost"""
+def train_backbone(task, loaded=None):
+    """First stage: everything learns, on complete data only; weights that were loaded at train.loaded_rate of the learning
+    rate, or not at all where the stage has no epochs.
+
+    loaded   {name: tensor} to start from, what is not among them starts afresh; None: everything does
+    returns  Backbone, list of Cost
+    """
+    train, loaded = task.config.train, loaded or {}
     backbone = Backbone(task.config, len(task.data.classes))
-    initialise(backbone, weights_generator(task.config.train.seed))
+    initialise(backbone, weights_generator(train.seed))
+    with torch.no_grad():
+        for name, tensor in loaded.items():
+            backbone.get_parameter(name).copy_(tensor)
     backbone.to(task.device)
-    return backbone, [fit_one(task, BACKBONE, backbone, task.config.train.backbone, (Situation.COMPLETE,), fraction=1.0)]
+    if loaded and not train.backbone.epochs:
+        accuracy = task.validate({BACKBONE: plain(backbone)}, (Situation.COMPLETE,)).accuracy
+        logger.info("%s: taken as it was loaded   validation %.4f", BACKBONE, accuracy)
+        return backbone, [Cost(BACKBONE, 0, 0, 0.0, 0, accuracy, machine_of(task.device))]
+    if loaded:
+        logger.info("%s: what was loaded learns at %g of the learning rate", BACKBONE, train.loaded_rate)
+    return backbone, [fit_one(task, BACKBONE, backbone, train.backbone, (Situation.COMPLETE,), 1.0,
+                              dict.fromkeys(loaded, train.loaded_rate))]
 
 
 def train_method(task, backbone, method):

@@ -1,5 +1,6 @@
 """Run folders: whole, strict, and refusing whatever does not belong."""
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -161,6 +162,19 @@ def test_a_run_of_version_01_is_read(tmp_path, small):
         model = load_learned(path, backbone, fingerprint(backbone))
         saved = models["prompt"][run_folder.files_of("prompt").index(path.name)]
         assert torch.equal(model.sets[0].audio_input, saved.sets[0].audio_input)
+
+
+def test_a_run_of_version_02_is_read(tmp_path, small):
+    """It knew of no checkpoints that a backbone can start from."""
+    _, _, run = make_run(tmp_path, small)
+    facts = json.loads((tmp_path / "config.json").read_text())
+    assert facts.pop("init") is None
+    for setting in ("loaded_rate", "audio_mean", "audio_std"):
+        del facts["config"]["train"][setting]
+    del facts["sha256"]
+    (tmp_path / "config.json").write_text(json.dumps({**facts, "sha256": run_folder.digest_of(facts)}))
+    found = run_folder.load_run(tmp_path)
+    assert found == replace(run, config=with_settings(small, {"train.loaded_rate": 1.0}))
 
 
 def test_costs_that_are_gone_are_named(tmp_path, small):

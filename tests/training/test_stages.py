@@ -94,6 +94,7 @@ def test_what_a_method_reads():
     assert reads("lora", "lora.rank") and reads("lora", "train.lora.epochs") and reads("lora", "damage.both.audio_mask")
     assert not reads("lora", "prompts.length") and not reads("lora", "train.together.epochs")
     assert reads("prompt", "prompts.length") and reads("prompt", "router.passes")
+    assert reads("backbone", "train.loaded_rate") and not reads("lora", "train.loaded_rate")
     assert not reads("backbone", "damage.alone.audio_mask") and not reads("backbone", "train.fraction")
     assert all(reads(method, key) for method in (BACKBONE, *METHODS) for key in ("model.width", "train.seed", "audio.mels"))
     assert not any(reads("head", key) for key in keys(PRESETS["tiny"]) if key.startswith(("lora.", "adapter.", "prompts.")))
