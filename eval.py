@@ -10,6 +10,7 @@ import argparse
 from pathlib import Path
 
 from ptm_mini import config
+from ptm_mini.data import storage
 from ptm_mini.errors import InputError, listing
 from ptm_mini.errors import run as run_command
 from ptm_mini.method.router import STRATEGIES
@@ -38,9 +39,12 @@ def parse_arguments(argv):
     other.add_argument("--stress", action="store_true", help="sweep severities, and each kind of damage alone, instead")
     other.add_argument("--ablate", choices=ABLATIONS, metavar="ABLATION",
                        help="compare variants of the run instead; they are kept in its folder")
+    storage.add_arguments(parser)
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto",
                         help="auto takes a CUDA device if there is one (default: %(default)s)")
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    options.storage = storage.from_options(options)
+    return options
 
 
 def main(argv=None):
@@ -50,9 +54,9 @@ def main(argv=None):
         for flag in ("data", "damage", *(("method", "strategy") if options.ablate else ())):
             if getattr(options, flag):
                 raise InputError(f"--{flag}: does not go with --{'ablate' if options.ablate else 'stress'}; leave it out")
-    selection = Selection(options.data, options.damage, options.method, options.strategy)
+    selection = Selection(options.data, options.damage, options.method, options.strategy, options.storage)
     if options.ablate:
-        ablate(options.run, folders, options.ablate, device)
+        ablate(options.run, folders, options.ablate, device, selection.storage)
     elif options.stress:
         stress(options.run, folders, device, selection)
     else:
