@@ -11,6 +11,7 @@ import argparse
 from pathlib import Path
 
 from ptm_mini import config
+from ptm_mini.data import storage
 from ptm_mini.errors import InputError, listing
 from ptm_mini.errors import run as run_command
 from ptm_mini.method.router import STRATEGIES
@@ -42,9 +43,12 @@ def parse_arguments(argv):
                        help="compare variants of the run instead; they are kept in its folder")
     other.add_argument("--export-cav-mae", type=Path, metavar="FILE",
                        help="write the backbone under CAV-MAE's own names instead")
+    storage.add_arguments(parser)
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto",
                         help="auto takes a CUDA device if there is one (default: %(default)s)")
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    options.storage = storage.from_options(options)
+    return options
 
 
 def main(argv=None):
@@ -56,11 +60,11 @@ def main(argv=None):
                 raise InputError(f"--{flag}: does not go with --{other.replace('_', '-')}; leave it out")
     if options.export_cav_mae and folders != [options.run]:
         raise InputError(f"{options.run}: holds the runs of several seeds; name one of them to export")
-    selection = Selection(options.data, options.damage, options.method, options.strategy)
+    selection = Selection(options.data, options.damage, options.method, options.strategy, options.storage)
     if options.export_cav_mae:
         export(options.run, options.export_cav_mae)
     elif options.ablate:
-        ablate(options.run, folders, options.ablate, device)
+        ablate(options.run, folders, options.ablate, device, selection.storage)
     elif options.stress:
         stress(options.run, folders, device, selection)
     else:

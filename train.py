@@ -16,13 +16,14 @@ from pathlib import Path
 from data_prep import toy
 from ptm_mini import config as configs
 from ptm_mini.config import DAMAGES, PRESETS
+from ptm_mini.data import storage
 from ptm_mini.data.manifest import read_classes
 from ptm_mini.data.prepared import PreparedSet
 from ptm_mini.data.used import warn_of_what_is_cut
 from ptm_mini.errors import InputError, listing
 from ptm_mini.errors import run as run_command
 from ptm_mini.files import refuse_existing
-from ptm_mini.report.results import evaluate_runs, open_set, runs_in
+from ptm_mini.report.results import Selection, evaluate_runs, open_set, runs_in
 from ptm_mini.runs import cav_mae, checkpoint
 from ptm_mini.runs.folder import Origin, Run, load_run, normalisation_of
 from ptm_mini.runs.models import train_and_save
@@ -59,10 +60,12 @@ def parse_arguments(argv):
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
                         help="any other setting, such as prompts.length=4; can be repeated")
     parser.add_argument("--settings", action="store_true", help="print every setting and stop")
+    storage.add_arguments(parser)
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto",
                         help="auto takes a CUDA device if there is one (default: %(default)s)")
     parser.add_argument("--bf16", action="store_true", help="train in mixed bfloat16 precision; needs CUDA")
     options = parser.parse_args(argv)
+    options.storage = storage.from_options(options)
     options.method = [method for method in METHODS if method in options.method or "all" in options.method]
     return options
 
@@ -103,7 +106,7 @@ def new_run(options, folder, seed):
         toy.make(TOY, toy.RECORDINGS, "grouped", seed=0)
     folder = options.data or TOY
     init = origin(found, config, folder, options.freeze_backbone) if found else None
-    data = PreparedSet(folder, config)
+    data = PreparedSet(folder, config, options.storage)
     warn_of_what_is_cut(data, config)
     return Run(config, data.classes, normalisation_of(data, config.train), str(data.folder), init=init), data
 
@@ -131,7 +134,7 @@ def extended_run(options, folder, seed):
         if get(config, key) != get(run.config, key) and any(reads(method, key) for method in run.trained):
             raise InputError(f"setting {key}={get(config, key)}: {folder} was trained with {get(run.config, key)}; leave it "
                              f"out, or choose another --out for a new run")
-    data = open_set(run, options.data)
+    data = open_set(run, options.data, options.storage)
     return dataclasses.replace(run, config=config, data=str(data.folder)), data
 
 
@@ -168,7 +171,7 @@ def main(argv=None):
         # Each is a call of the one loop, training/fit.py.
         for method in (BACKBONE, *options.method):
             run = train_and_save(folder, run, task, method)
-    evaluate_runs(out, list(runs), device)
+    evaluate_runs(out, list(runs), device, Selection(storage=options.storage))
 
 
 if __name__ == "__main__":

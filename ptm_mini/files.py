@@ -1,10 +1,18 @@
-"""Writing so that nothing half-written stays and nothing is replaced quietly."""
+"""Writing so that nothing half-written stays and nothing is replaced quietly, and by one process at a time."""
+import logging
 import os
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
 from ptm_mini.errors import InputError
+
+try:
+    import fcntl
+except ImportError:               # Windows has other locks: what two processes do there at once is done twice
+    fcntl = None
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -42,3 +50,45 @@ def write_file(path, data):
         raise InputError(f"{path}: can't be written ({error.strerror})") from error
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(path):
+    """Hold the lock file `path`, after waiting for another process that does; it is removed in the end.
+
+    The system takes back what a dead process held, so a file that it left behind stops nobody.
+    """
+    if fcntl is None:
+        yield
+        return
+    file = taken(path)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        file.close()
+
+
+def taken(path):
+    while True:
+        file = open(path, "wb")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logger.info("%s: another process is at work; waiting for it", path)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno())):
+            return file
+        file.close()                                           # its last holder has removed it meanwhile
+
+
+def is_locked(path):
+    """Whether a process holds the lock file `path`."""
+    if fcntl is None or not path.exists():
+        return False
+    try:
+        with open(path, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    return False

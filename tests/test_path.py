@@ -8,7 +8,8 @@ import torch
 
 from ptm_mini.config import PRESETS, Situation
 from ptm_mini.data.manifest import read_set
-from ptm_mini.data.prepared import PreparedSet, decode
+from ptm_mini.data.cache import fill
+from ptm_mini.data.prepared import PreparedSet
 from ptm_mini.method.backbone import Backbone
 from ptm_mini.method.damage import AUDIO_KINDS, IMAGE_KINDS
 from ptm_mini.method.prompts import prompted
@@ -40,7 +41,7 @@ def functions_called(call, seen, first, last, skip=0):
             on, skip = skip == 0, skip - 1
             above = frame.f_back
             while on and above:                                   # the loop that asks for the sample is on its way too
-                if name_of(above) and name_of(above)[1] in ("fit", "Samples.batches", "worked_ahead", "decode"):
+                if name_of(above) and name_of(above)[1] in ("fit", "Samples.batches", "worked_ahead", "fill"):
                     seen.setdefault(name_of(above))
                 above = above.f_back
         if event == "call" and on and name:
@@ -60,7 +61,7 @@ def functions_called(call, seen, first, last, skip=0):
         threading.setprofile(None)
 
 
-def test_the_way_of_a_sample_is_short_and_stands_in_the_docs(toy_set, tmp_path):
+def test_the_way_of_a_sample_is_short_and_stands_in_the_docs(toy_set):
     config = with_settings(PRESETS["tiny"], {"train.prompts.batch_size": 1})
     rows, _ = read_set(toy_set)
     data = PreparedSet(toy_set, config)                           # what is made once, for all clips, is there from now on
@@ -68,14 +69,14 @@ def test_the_way_of_a_sample_is_short_and_stands_in_the_docs(toy_set, tmp_path):
     model = prompted(Backbone(config, 10), config, torch.Generator())
     seen = {}
     resampled = next(i for i, row in enumerate(rows) if row.id == "siren-000-0")
-    functions_called(lambda: decode(toy_set, rows[resampled:resampled + 1], config, tmp_path), seen, "worked_ahead", "")
+    functions_called(lambda: fill(*data.cache.job(data.cache.folder, resampled, 1)), seen, "features_of", "")
     functions_called(lambda: fit_one(task, "x", model, config.train.prompts, (Situation.NOISY_BOTH,), 1.0), seen,
                      "Samples.batch", "Prompted.forward", skip=1)                # the first step is measured besides
     kinds = [f.__name__ for kind in {**AUDIO_KINDS, **IMAGE_KINDS}.values() for f in kind]
     found = [f"{file}: {name}" for file, name in seen if name not in kinds]
     print("\n".join(found))
-    assert len(found) + 4 <= 43                                   # and what one kind of damage draws and does, for each modality
-    assert len({line.split(":")[0] for line in found}) <= 10
+    assert len(found) + 4 <= 46                                   # and what one kind of damage draws and does, for each modality
+    assert len({line.split(":")[0] for line in found}) <= 11
     listed = re.findall(r"^\d+\. `(.+?)`", (ROOT / "docs" / "code.md").read_text(), re.MULTILINE)
     assert sorted(listed) == sorted(found + [f"method/damage.py: what the {modality}'s kind {does}" for modality in ("audio", "image")
                                              for does in ("draws", "does")])

@@ -13,26 +13,40 @@ PRE_EMPHASIS = 0.97
 LOWEST_HZ = 20.0                       # lower edge of the first mel filter; the last ends at half the sample rate
 FLOOR = torch.finfo(torch.float32).eps  # least energy before the logarithm: digital silence becomes -15.94
 ZEROS, ROLLOFF = 6, 0.99               # resampling kernel: zero crossings on each side, share of the band kept
+PART = 1 << 12                         # samples resampled at once: their neighbours stay in the processor's cache
+RATES = 1_000, 500_000                 # Hz; a rate beyond them is a broken header, and its kernel would fill the memory
+LOUDEST = 2.0 ** 32                    # floats on the scale of 32-bit integers pass; the energy of 1e19 would overflow
+UNKNOWN_SIZE = 0x7FFFF000              # bytes and above in a header stand for "unknown", as streaming writers do
 
 
 def read_waveform(path, sample_rate, samples):
-    """Decode, mix down, resample and cut one clip, remove its mean and zero-pad it.
+    """Decode what is used of one clip, mix it down, resample and cut it, remove its mean and zero-pad it.
+
+    Only the frames that reach into `samples` are read, so a long file costs no more than its beginning, and what a header
+    says of its length allocates nothing.
 
     path     a file that libsndfile reads: WAV, FLAC, OGG; any channels, any depth
     returns  [samples] float32 at sample_rate Hz
-    raises   InputError where the file is missing, no sound, truncated, holds NaN or is shorter than one window
+    raises   InputError where the file is missing, no sound, breaks off within what is used or says that it does, holds NaN
+             or absurdly large values there, has an absurd rate or is shorter than one window
     """
     try:
         with soundfile.SoundFile(path) as file:
-            rate, expected, remarks = file.samplerate, file.frames, file.extra_info
-            wave = torch.from_numpy(file.read(dtype="float32", always_2d=True)).mean(dim=1)
-    except soundfile.LibsndfileError as error:
-        reason = "no such file" if not path.exists() else error.error_string.rstrip(".")
+            rate, frames, remarks = file.samplerate, file.frames, file.extra_info
+            if not RATES[0] <= rate <= RATES[1]:
+                raise InputError(f"{path}: its header says {rate} Hz; expected {RATES[0]} to {RATES[1]}: export it again")
+            _, reach = resampling_kernel(rate, sample_rate)
+            used = (samples - 1) * rate // sample_rate + reach + 1
+            wave = torch.from_numpy(file.read(used, dtype="float32", always_2d=True)).mean(dim=1)
+    except (soundfile.LibsndfileError, TypeError, UnicodeError) as error:     # the last two: *.raw; a name that is no text
+        reason = "no such file" if not path.exists() else getattr(error, "error_string", str(error)).rstrip(".")
         raise InputError(f"{path}: {reason}; expected a WAV, FLAC or OGG file") from error
-    if len(wave) < expected or is_cut_short(remarks):
-        raise InputError(f"{path}: the sound breaks off after {len(wave)} samples; expected a whole file: copy it again")
-    if not torch.isfinite(wave).all():
-        raise InputError(f"{path}: holds NaN or infinity; expected finite samples: export it again")
+    if len(wave) < min(used, frames) or is_cut_short(remarks):
+        raise InputError(f"{path}: the sound breaks off after {frames if len(wave) == used else len(wave)} samples; expected "
+                         f"a whole file: copy it again")
+    if not (wave.abs() <= LOUDEST).all():
+        raise InputError(f"{path}: holds NaN, infinity or samples beyond 2^32; expected finite ones, of the order of 1: "
+                         f"export it again")
     if len(wave) * 1000 < FRAME_LENGTH_MS * rate:
         raise InputError(f"{path}: {len(wave)} samples at {rate} Hz; expected at least {FRAME_LENGTH_MS} ms, one "
                          f"analysis window: remove it or leave its cell empty")
@@ -41,24 +55,22 @@ def read_waveform(path, sample_rate, samples):
 
 
 def is_cut_short(remarks):
-    """Whether libsndfile's remarks say that a file holds less than its header promises.
-
-    It reads such files without an error. A WAV header of 2 GiB or more stands for "unknown", as streaming writers do.
-    """
-    promised = re.search(r"^data : (\d+) \(should be (\d+)\)", remarks, re.MULTILINE)
-    if promised:
-        header, found = map(int, promised.groups())
-        return found < header < 0x7FFFF000
-    return "File ended unexpectedly" in remarks
+    """Whether libsndfile's remarks say that a file holds less than its header promises; it reads such files without an
+    error. Each format has a wording of its own: WAV, CAF; AIFF; AU; W64; RF64; SVX; Opus; Vorbis; VOC."""
+    sizes = re.findall(r"^ *(?:data|SSND|Data Size|riff|Riff size|BODY) *: (\d+) \(should be (\d+)\)", remarks, re.MULTILINE)
+    return (any(int(found) < int(promised) < UNKNOWN_SIZE for promised, found in sizes)
+            or any(words in remarks for words in ("File ended unexpectedly", "Junk after the last page",
+                                                  "Last page lacks an end-of-stream bit", "a truncated file")))
 
 
 @lru_cache(maxsize=16)
 def resampling_kernel(source, target):
     """Windowed-sinc weights, one row for each phase that an output sample can have between two input samples.
 
-    source, target   rates in lowest terms
-    returns          weights [target, 2 * reach + 1] float32, reach
+    returns  weights [phases, 2 * reach + 1] float32, reach
     """
+    divisor = math.gcd(source, target)
+    source, target = source // divisor, target // divisor
     cutoff = ROLLOFF * min(source, target) / source            # of the low-pass filter, in cycles per 2 input samples
     reach = math.ceil(ZEROS / cutoff) + 1
     phase = (torch.arange(target) * source % target).double()[:, None] / target
@@ -75,16 +87,14 @@ def resample(wave, source, target):
     wave     [samples] at `source` Hz
     returns  [ceil(samples * target / source)] at `target` Hz
     """
-    divisor = math.gcd(source, target)
-    source, target = source // divisor, target // divisor
     if source == target:
         return wave
     weights, reach = resampling_kernel(source, target)
     n = torch.arange(math.ceil(len(wave) * target / source))
     # window k of the padded wave is centred on input sample k
     neighbours = torch.nn.functional.pad(wave, (reach, reach + 1)).unfold(0, 2 * reach + 1, 1)
-    return torch.cat([(neighbours[part * source // target] * weights[part % target]).sum(dim=1)
-                      for part in n.split(1 << 16)])           # in parts: memory stays flat for long files
+    return torch.cat([(neighbours[part * source // target] * weights[part % len(weights)]).sum(dim=1)
+                      for part in n.split(PART)])
 
 
 def mel(hertz):

@@ -1,11 +1,10 @@
-"""A prepared set as tensors: features decoded once into a memory-mapped cache, then batches by index."""
-import hashlib
-import json
+"""A prepared set as tensors: one sample's features, those of a whole set by index, and batches ahead of their reader."""
 import logging
 import os
 from collections import defaultdict, deque
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -13,15 +12,15 @@ import torch
 
 from ptm_mini.config import Situation
 from ptm_mini.data.audio import fbank, read_waveform
+from ptm_mini.data.cache import Cache
 from ptm_mini.data.image import normalise, read_image
 from ptm_mini.data.leaks import warn_of_shared_files, warn_of_telling_gaps
 from ptm_mini.data.manifest import read_set, root_of
+from ptm_mini.data.storage import Storage, name_of, tidy
 from ptm_mini.errors import InputError
-from ptm_mini.files import new_folder
 from ptm_mini.method.damage import Sample
 
 logger = logging.getLogger(__name__)
-CACHE_VERSION = 3                 # goes up when the front end computes something else
 MOST_THREADS = 8                  # that prepare batches ahead of a GPU
 
 
@@ -34,17 +33,15 @@ class Normalisation(NamedTuple):
 class PreparedSet:
     """A set opened for one AudioConfig and ImageConfig. `rows`, `classes` (K names) and, by row, `labels`, `missing`."""
 
-    def __init__(self, folder, config):
+    def __init__(self, folder, config, storage=Storage()):
         self.folder, self.root = folder.resolve(), root_of(folder)
         self.rows, self.classes = read_set(folder)
         self.labels = torch.tensor([self.classes.index(row.label) for row in self.rows])
         self.missing = torch.tensor([situation_of(row.audio, row.image) for row in self.rows])
-        cache = cached_features(folder, self.rows, config)
-        try:
-            self.audio = np.load(cache / "audio.npy", mmap_mode="r")      # [rows, T, M] float32, log-mel as it is
-            self.image = np.load(cache / "image.npy", mmap_mode="r")      # [rows, 3, H, W] uint8
-        except (OSError, ValueError) as error:
-            raise InputError(f"{cache}: the feature cache is not whole; remove it, and it will be made anew") from error
+        place = storage.place(self.folder, name_of(config, self.rows, self.root))
+        tidy(place, storage.clean)
+        shapes = (config.audio.frames, config.audio.mels), (3, config.image.size, config.image.size)
+        self.cache = Cache(place, self.rows, self.root, shapes, partial(features_of, config=config), storage.workers)
         for warn in (warn_of_shared_groups, warn_of_shared_files, warn_of_telling_gaps):
             warn(self.rows)
 
@@ -61,18 +58,18 @@ class PreparedSet:
 
     def sample(self, index, normalisation):
         """Sample of the row `index`"""
-        log_mel, pixels = torch.from_numpy(self.audio[index].copy()), torch.from_numpy(self.image[index].copy())
+        log_mel, pixels = map(torch.from_numpy, self.cache.read(index))
         missing = self.missing[index]
         audio, image = normalised(log_mel, pixels, missing, normalisation)
         return Sample(audio, image, missing, self.labels[index], self.rows[index].id)
 
     def normalisation(self):
         """Mean and std over the training clips that are there, summed in double precision clip by clip."""
-        clips = [i for i in self.indices("train") if not self.missing[i] & Situation.NOISY_AUDIO]
+        clips = [i for i in self.indices("train").tolist() if self.rows[i].audio]
         if not clips:
             raise InputError("split 'train': no sample has audio; expected some: fill their cells in manifest.csv")
-        mean = float(np.mean([self.audio[i].mean(dtype=np.float64) for i in clips]))
-        variance = float(np.mean([np.square(self.audio[i] - mean, dtype=np.float64).mean() for i in clips]))
+        mean = float(np.mean([self.cache.read(i)[0].mean(dtype=np.float64) for i in clips]))
+        variance = float(np.mean([np.square(self.cache.audio[i] - mean, dtype=np.float64).mean() for i in clips]))
         if not variance > 0:
             raise InputError("split 'train': all its audio is silent; expected some sound to normalise by")
         return Normalisation(mean, variance ** 0.5)
@@ -106,6 +103,18 @@ def stack(samples, count):
     return batch
 
 
+@contextmanager
+def one_thread():
+    """One of torch's threads: the bits of a product depend on their number, and small operations are fastest so."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@one_thread()
 def features_of(audio, image, config):
     """Decode one sample. audio, image: paths, or None; returns log-mel [T, M] float32, pixels [3, H, W] uint8, 0 for None"""
     log_mel = torch.zeros(config.audio.frames, config.audio.mels)
@@ -133,47 +142,6 @@ def warn_of_shared_groups(rows):
     shared = sum(len(sides) > 1 for sides in splits.values())
     if shared:
         logger.warning("%d of %d groups stand in more than one split: the figures will flatter", shared, len(splits))
-
-
-def cached_features(folder, rows, config):
-    """The folder with audio.npy and image.npy for these rows and settings; made where it is not there yet.
-
-    It is named after the settings and every file's path, size and time, so a changed file is decoded anew, and it
-    appears only when it is whole.
-    """
-    root = root_of(folder)
-    stamps = [[stamp(root / name) if name else None for name in (row.audio, row.image)] for row in rows]
-    key = [CACHE_VERSION, asdict(config.audio), asdict(config.image), [[row.audio, row.image] for row in rows], stamps]
-    cache = folder / ("features-" + hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16])
-    if cache.exists():
-        return cache
-    logger.info("decoding %d samples into %s", len(rows), cache)
-    try:
-        with new_folder(cache) as unfinished:
-            decode(root, rows, config, unfinished)
-    except InputError:
-        if not cache.exists():                # else another process has made the same one meanwhile
-            raise
-    return cache
-
-
-def stamp(path):
-    status = path.stat()
-    return [status.st_size, status.st_mtime_ns]
-
-
-def decode(root, rows, config, target):
-    """Write audio.npy and image.npy into `target`, sample by sample. root: of the rows' paths"""
-    audio = np.lib.format.open_memmap(target / "audio.npy", "w+", np.float32,
-                                      (len(rows), config.audio.frames, config.audio.mels))
-    image = np.lib.format.open_memmap(target / "image.npy", "w+", np.uint8,
-                                      (len(rows), 3, config.image.size, config.image.size))
-    files = [[name and root / name for name in (row.audio, row.image)] for row in rows]
-    features = worked_ahead(lambda pair: features_of(*pair, config), files, threads=os.cpu_count())
-    for i, (log_mel, pixels) in enumerate(features):
-        audio[i], image[i] = log_mel.numpy(), pixels.numpy()
-    audio.flush()
-    image.flush()
 
 
 def threads_beside(device):

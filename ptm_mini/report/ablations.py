@@ -85,7 +85,7 @@ def count(config, method, size):
 ABLATIONS = {function.__name__: function for function in (level, length, depth, fusion, fraction, budget)}
 
 
-def train_variant(folder, variant, device):
+def train_variant(folder, variant, device, storage):
     """The folder of a variant of the run in `folder`, trained as far as it is not. It uses the run's backbone, unless
     its settings make for another one."""
     run = load_run(folder)
@@ -103,19 +103,20 @@ def train_variant(folder, variant, device):
     lacking = [method for method in (BACKBONE, variant.method) if method not in found.trained]
     if lacking:
         logger.info("training %s", target)
-        task = Task(config, open_set(found), found.normalisation, device, bf16=False)
+        task = Task(config, open_set(found, storage=storage), found.normalisation, device, bf16=False)
         for method in lacking:
             found = train_and_save(target, found, task, method)
     return target
 
 
-def ablate(out, folders, kind, device):
+def ablate(out, folders, kind, device, storage):
     """Train what is missing, print the table of an ablation and draw it."""
     found, variants = [], ABLATIONS[kind](load_run(folders[0]).config)
     for folder in folders:
         rows = {}
         for variant in variants:
-            run = OpenRun(train_variant(folder, variant, device), device, Selection(strategies=("situation",)))
+            run = OpenRun(train_variant(folder, variant, device, storage), device,
+                          Selection(strategies=("situation",), storage=storage))
             for row, columns in run.main_table()[1].items():
                 if row != BACKBONE or kind == "fusion":
                     rows[f"{variant.label}, backbone" if row == BACKBONE else variant.label] = columns

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ptm_mini.config import DAMAGES, Situation
 from ptm_mini.data.prepared import PreparedSet
+from ptm_mini.data.storage import Storage
 from ptm_mini.errors import InputError
 from ptm_mini.files import write_file
 from ptm_mini.method.router import STRATEGIES, plain, told
@@ -29,6 +30,7 @@ class Selection:
     damage: str | None = None              # a name in DAMAGES
     methods: tuple | None = None
     strategies: tuple | None = None
+    storage: Storage = Storage()           # of the set's features
 
     def takes(self, row):
         """Whether a row was asked for; the backbone and what needs no strategy always stand beside the strategies."""
@@ -37,12 +39,12 @@ class Selection:
                                    and (not self.strategies or strategy in ("", *self.strategies)))
 
 
-def open_set(run, folder=None):
+def open_set(run, folder=None, storage=Storage()):
     """The PreparedSet of a run, or the one in `folder`, which must have the same classes."""
     folder = folder or Path(run.data)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; expected the run's set: say with --data where it is now")
-    data = PreparedSet(folder, run.config)
+    data = PreparedSet(folder, run.config, storage)
     if data.classes != run.classes:
         raise InputError(f"{folder}: its classes differ from the run's; expected {', '.join(run.classes)}")
     return data
@@ -79,7 +81,7 @@ class OpenRun:
         config, self.suffix = run.config, ""
         if selection.damage and DAMAGES[selection.damage] != config.damage:
             config, self.suffix = dataclasses.replace(config, damage=DAMAGES[selection.damage]), f"-{selection.damage}"
-        self.view = View(open_set(run, selection.data), "test", config, run.normalisation, device)
+        self.view = View(open_set(run, selection.data, selection.storage), "test", config, run.normalisation, device)
         for method in selection.methods or []:
             need(method in run.trained, f"--method {method}", folder, method)
         backbone, self.models, self.router = load_models(folder, run, device)

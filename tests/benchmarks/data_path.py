@@ -72,8 +72,9 @@ class FakeSet(PreparedSet):
         random = np.random.default_rng(0)
         self.rows = [Row(f"s{i}", "a", "b", "c", "train") for i in range(count)]
         self.labels = self.missing = torch.zeros(count, dtype=torch.long)
-        self.audio = random.standard_normal((count, BASE.audio.frames, BASE.audio.mels), dtype=np.float32)
-        self.image = random.integers(0, 256, (count, 3, BASE.image.size, BASE.image.size), dtype=np.uint8)
+        audio = random.standard_normal((count, BASE.audio.frames, BASE.audio.mels), dtype=np.float32)
+        image = random.integers(0, 256, (count, 3, BASE.image.size, BASE.image.size), dtype=np.uint8)
+        self.cache = types.SimpleNamespace(read=lambda index: (audio[index].copy(), image[index].copy()))
 
 
 def ahead(situations, name):

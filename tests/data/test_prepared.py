@@ -1,11 +1,8 @@
-"""The feature cache, batches, and the work ahead of them."""
-import itertools
-import os
+"""A set's samples, what they are normalised by, and the work ahead of them."""
 import time
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 from conftest import edit
 
@@ -38,49 +35,10 @@ def test_normalisation_uses_the_training_audio_that_is_there(tiny_set, small):
     data = PreparedSet(tiny_set, small)
     audio = torch.stack([data.sample(i, data.normalisation()).audio for i in (0, 1)])
     assert audio.mean() == pytest.approx(0, abs=1e-4) and audio.std() == pytest.approx(1, abs=1e-3)
-
-
-def test_the_cache_decodes_once_and_again_for_a_changed_file(tiny_set, small, monkeypatch):
-    decoded = []
-    original = prepared.read_waveform
-    monkeypatch.setattr(prepared, "read_waveform",
-                        lambda path, *format: decoded.append(path.name) or original(path, *format))
-    first = PreparedSet(tiny_set, small)
-    assert isinstance(first.audio, np.memmap) and sorted(decoded) == ["0.wav", "1.wav", "2.wav", "3.wav", "5.wav"]
-    PreparedSet(tiny_set, small)
-    assert len(decoded) == 5
-    soundfile.write(tiny_set / "0.wav", np.zeros(7000) + 0.1, 16000)
-    assert not np.array_equal(PreparedSet(tiny_set, small).audio[0], first.audio[0]) and len(decoded) == 10
-
-
-def test_two_processes_can_make_the_cache_at_once(tiny_set, small, monkeypatch):
-    original = prepared.decode
-
-    def slower_than_another(*arguments):
-        monkeypatch.setattr(prepared, "decode", original)
-        PreparedSet(tiny_set, small)
-        original(*arguments)
-
-    monkeypatch.setattr(prepared, "decode", slower_than_another)
-    monkeypatch.setattr("os.getpid", itertools.count(1).__next__)
-    assert not np.asarray(PreparedSet(tiny_set, small).audio[0] == 0).all()
-    assert len(list(tiny_set.glob("*features*"))) == 1
-
-
-def test_a_damaged_cache_is_named(tiny_set, small):
-    PreparedSet(tiny_set, small)
-    cache = next(tiny_set.glob("features-*")) / "audio.npy"
-    cache.write_bytes(cache.read_bytes()[:1000])
-    with pytest.raises(InputError, match="features-.*: the feature cache is not whole; remove it"):
-        PreparedSet(tiny_set, small)
-
-
-def test_a_bad_file_leaves_no_cache_behind(tiny_set, small):
-    (tiny_set / "3.wav").write_bytes(b"")
-    before = sorted(os.listdir(tiny_set))
-    with pytest.raises(InputError, match="3.wav"):
-        PreparedSet(tiny_set, small)
-    assert sorted(os.listdir(tiny_set)) == before
+    clips = [np.array(data.cache.audio[i]) for i in (0, 1)]
+    mean = np.mean([clip.mean(dtype=np.float64) for clip in clips])
+    variance = np.mean([np.square(clip - float(mean), dtype=np.float64).mean() for clip in clips])
+    assert data.normalisation() == (mean, variance ** 0.5)
 
 
 def test_a_group_in_two_splits_is_reported(toy_set, small, caplog):
