@@ -14,9 +14,9 @@ from pathlib import Path
 
 from data_prep import toy
 from ptm_mini import config as configs
-from ptm_mini.config import DAMAGES, PRESETS
+from ptm_mini.config import DAMAGES, PRESETS, Situation
 from ptm_mini.data.prepared import PreparedSet
-from ptm_mini.data.used import warn_of_what_is_cut
+from ptm_mini.data.used import warn_of_telling_gaps, warn_of_what_is_cut
 from ptm_mini.errors import InputError, listing
 from ptm_mini.errors import run as run_command
 from ptm_mini.files import refuse_existing
@@ -89,6 +89,7 @@ def new_run(options, folder, seed):
         toy.make(TOY, toy.RECORDINGS, "grouped", seed=0)
     data = PreparedSet(options.data or TOY, config)
     warn_of_what_is_cut(data, config)
+    warn_of_telling_gaps(data)
     return Run(config, data.classes, data.normalisation(), str(data.folder)), data
 
 
@@ -133,6 +134,8 @@ def main(argv=None):
     out, runs = run_folders(options)
     for folder, seed in runs.items():
         run, data = (extended_run if (folder / "config.json").exists() else new_run)(options, folder, seed)
+        for split in ("train", "val"):
+            data.indices(split, Situation.COMPLETE)             # refuses a split without: no stage could do its work
         task = Task(run.config, data, run.normalisation, device, options.bf16)
         # The stages in order, as training/stages.py has them: the backbone, on complete data, frozen from then on; then on
         # it, for prompt, each situation's prompts, all sets together, the router; and for the others what METHODS says.

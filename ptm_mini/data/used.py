@@ -1,11 +1,11 @@
-"""How much of a set's files is used: clips are cut to `audio.seconds`, pictures shrunk to `image.size`."""
+"""What to know of a set before training on it: how much of its files is used, and what its gaps give away."""
 import logging
 import math
 
 import soundfile
 from PIL import Image
 
-from ptm_mini.config import FRAME_LENGTH_MS, FRAME_SHIFT_MS
+from ptm_mini.config import FRAME_LENGTH_MS, FRAME_SHIFT_MS, Situation
 
 logger = logging.getLogger(__name__)
 LOOKED_AT = 200                   # files of each kind, evenly spaced: their headers say enough
@@ -13,7 +13,7 @@ COVERED = 0.95                    # share of the files that the advised setting 
 
 
 def warn_of_what_is_cut(data, config):
-    """Say so where most clips of a PreparedSet are longer, or most pictures larger, than what is used of them."""
+    """Say so where most clips of a PreparedSet are longer than `audio.seconds`, or most pictures larger than `image.size`."""
     clips = sorted(duration(data.folder / row.audio) for row in spread([row for row in data.rows if row.audio]))
     if share_above(clips, config.audio.seconds) > 0.5:
         patch = config.model.audio_patch
@@ -29,6 +29,17 @@ def warn_of_what_is_cut(data, config):
         logger.warning("note: %.0f%% of the pictures are larger than the %d pixels that they are shrunk to; --set "
                        "image.size=%d keeps nearly all", 100 * share_above(sides, config.image.size), config.image.size,
                        math.ceil(covering(sides) / patch) * patch)
+
+
+def warn_of_telling_gaps(data):
+    """Say so where, in the training split of a PreparedSet, some classes always lack a modality that others have."""
+    train = data.indices("train")
+    for name, lacking in (("audio", Situation.NOISY_AUDIO), ("image", Situation.NOISY_IMAGE)):
+        lacks = data.missing[train] & int(lacking) > 0
+        without = set(data.labels[train].tolist()) - set(data.labels[train][~lacks].tolist())
+        if without and not lacks.all():
+            logger.warning("note: no training sample of %s has %s, which others have: the empty cell betrays the class, and "
+                           "figures flatter", ", ".join(data.classes[label] for label in sorted(without)), name)
 
 
 def spread(rows):

@@ -2,11 +2,12 @@
 import numpy as np
 import pytest
 import soundfile
+from conftest import edit
 from PIL import Image
 
 from ptm_mini.data.manifest import Row, read_set, write_set
 from ptm_mini.data.prepared import PreparedSet
-from ptm_mini.data.used import LOOKED_AT, spread, warn_of_what_is_cut
+from ptm_mini.data.used import LOOKED_AT, spread, warn_of_telling_gaps, warn_of_what_is_cut
 from ptm_mini.settings import with_assignments
 
 
@@ -49,3 +50,12 @@ def test_a_set_without_pictures_has_none_to_mention(tiny_set, small, caplog):
 
 def test_a_large_set_is_looked_at_in_part():
     assert len(spread(list(range(100_000)))) <= LOOKED_AT and spread([1, 2, 3]) == [1, 2, 3]
+
+
+def test_a_gap_that_betrays_the_class_is_named(tiny_set, small, caplog):
+    """Training samples 0 and 4 are of class a, 1 of class b; 4 lacks its audio."""
+    warn_of_telling_gaps(PreparedSet(tiny_set, small))
+    assert caplog.text == ""                                      # a has some audio
+    edit(tiny_set, 3, image="")
+    warn_of_telling_gaps(PreparedSet(tiny_set, small))
+    assert "no training sample of b has image" in caplog.text and len(caplog.messages) == 1
