@@ -5,8 +5,12 @@ python eval.py runs/toy-1 --damage paper       another severity; its files are n
 python eval.py runs/toy-1 --strategy routed    what needs no situation label
 python eval.py runs/toy-1 --stress             other severities, and each kind of damage alone
 python eval.py runs/toy-1 --ablate length      train variants of the run where they are not there yet, and compare
+python eval.py runs/toy-1 --audio clip.wav --image frame.jpg      no evaluation: the classes of your own pair
+python eval.py runs/toy-1 --pairs pairs.csv --out answers.csv     and of many
 """
 import argparse
+import logging
+import sys
 from pathlib import Path
 
 from ptm_mini import config
@@ -14,6 +18,7 @@ from ptm_mini.errors import InputError, listing
 from ptm_mini.errors import run as run_command
 from ptm_mini.method.router import STRATEGIES
 from ptm_mini.report.ablations import ABLATIONS, ablate
+from ptm_mini.report.answers import ask, ask_many
 from ptm_mini.report.results import Selection, evaluate_runs, runs_in
 from ptm_mini.report.stress import stress
 from ptm_mini.training import methods
@@ -38,18 +43,50 @@ def parse_arguments(argv):
     other.add_argument("--stress", action="store_true", help="sweep severities, and each kind of damage alone, instead")
     other.add_argument("--ablate", choices=ABLATIONS, metavar="ABLATION",
                        help="compare variants of the run instead; they are kept in its folder")
+    own = parser.add_argument_group("files of your own, in place of an evaluation")
+    own.add_argument("--audio", type=Path, metavar="FILE", help="a sound to classify, with --image or alone")
+    own.add_argument("--image", type=Path, metavar="FILE", help="a picture to classify, with --audio or alone")
+    own.add_argument("--json", action="store_true", help="the answer as one JSON object on standard output")
+    own.add_argument("--picture", type=Path, metavar="FILE", help="draw the pair and the answer into this new PNG file")
+    own.add_argument("--pairs", type=Path, metavar="FILE",
+                     help="CSV file with columns audio and image, whose cells can be empty; paths are relative to it")
+    own.add_argument("--out", type=Path, metavar="FILE", help="new CSV file for the answers to --pairs")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto",
                         help="auto takes a CUDA device if there is one (default: %(default)s)")
     return parser.parse_args(argv)
 
 
+# What is done in place of an evaluation, by the flag that asks for it, and the flags that go with that.
+GO_WITH = {"pairs": ("out",), "audio": ("image", "json", "picture"), "image": ("json", "picture"),
+           "ablate": (), "stress": ("method", "strategy"), None: ("data", "damage", "method", "strategy")}
+
+
+def check_flags(options):
+    """Raise InputError for the first flag that does not go with what is asked for."""
+    given = [flag for flag, value in vars(options).items() if flag not in ("run", "device") and value not in (None, False)]
+    asked = next((flag for flag in GO_WITH if flag in given), None)
+    for flag in given:
+        if flag not in (asked, *GO_WITH[asked]):
+            needed = [other for other, flags in GO_WITH.items() if other and flag in flags]
+            raise InputError(f"--{flag}: does not go with --{asked}; leave it out" if asked else
+                             f"--{flag}: goes with --{' or --'.join(needed)} alone; leave it out or add that")
+    if options.pairs and not options.out:
+        raise InputError(f"--pairs {options.pairs}: expected --out with it, a new CSV file for the answers")
+
+
 def main(argv=None):
     options = parse_arguments(argv)
-    folders, device = runs_in(options.run), pick_device(options.device)
-    if options.ablate or options.stress:
-        for flag in ("data", "damage", *(("method", "strategy") if options.ablate else ())):
-            if getattr(options, flag):
-                raise InputError(f"--{flag}: does not go with --{'ablate' if options.ablate else 'stress'}; leave it out")
+    check_flags(options)
+    device = pick_device(options.device)
+    if options.json:                                     # standard output is for the object alone
+        logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
+    if options.pairs:
+        ask_many(options.run, device, options.pairs, options.out)
+        return
+    if options.audio or options.image:
+        ask(options.run, device, options.audio, options.image, options.json, options.picture)
+        return
+    folders = runs_in(options.run)
     selection = Selection(options.data, options.damage, options.method, options.strategy)
     if options.ablate:
         ablate(options.run, folders, options.ablate, device)

@@ -15,29 +15,37 @@ FLOOR = torch.finfo(torch.float32).eps  # least energy before the logarithm: dig
 ZEROS, ROLLOFF = 6, 0.99               # resampling kernel: zero crossings on each side, share of the band kept
 
 
-def read_waveform(path, sample_rate, samples):
+def read_waveform(source, sample_rate, samples):
     """Decode, mix down, resample and cut one clip, remove its mean and zero-pad it.
 
-    path     a file that libsndfile reads: WAV, FLAC, OGG; any channels, any depth
+    source   a file that libsndfile reads: WAV, FLAC, OGG; any channels, any depth; or what is in one: (wave, rate), float
+             [n] or [n, channels] and Hz
     returns  [samples] float32 at sample_rate Hz
     raises   InputError where the file is missing, no sound, truncated, holds NaN or is shorter than one window
     """
+    name, (wave, rate) = ("audio", source) if isinstance(source, tuple) else (source, decoded(source))
+    wave = wave.float() if wave.ndim == 1 else wave.float().mean(dim=1)
+    if not torch.isfinite(wave).all():
+        raise InputError(f"{name}: holds NaN or infinity; expected finite samples: export it again")
+    if len(wave) * 1000 < FRAME_LENGTH_MS * rate:
+        raise InputError(f"{name}: {len(wave)} samples at {rate} Hz; expected at least {FRAME_LENGTH_MS} ms, one "
+                         f"analysis window: remove it or leave its cell empty")
+    wave = resample(wave, rate, sample_rate)[:samples]
+    return torch.nn.functional.pad(wave - wave.mean(), (0, samples - len(wave)))
+
+
+def decoded(path):
+    """A sound file's samples, whole. returns [n, channels] float32, rate in Hz"""
     try:
         with soundfile.SoundFile(path) as file:
             rate, expected, remarks = file.samplerate, file.frames, file.extra_info
-            wave = torch.from_numpy(file.read(dtype="float32", always_2d=True)).mean(dim=1)
+            wave = torch.from_numpy(file.read(dtype="float32", always_2d=True))
     except soundfile.LibsndfileError as error:
         reason = "no such file" if not path.exists() else error.error_string.rstrip(".")
         raise InputError(f"{path}: {reason}; expected a WAV, FLAC or OGG file") from error
     if len(wave) < expected or is_cut_short(remarks):
         raise InputError(f"{path}: the sound breaks off after {len(wave)} samples; expected a whole file: copy it again")
-    if not torch.isfinite(wave).all():
-        raise InputError(f"{path}: holds NaN or infinity; expected finite samples: export it again")
-    if len(wave) * 1000 < FRAME_LENGTH_MS * rate:
-        raise InputError(f"{path}: {len(wave)} samples at {rate} Hz; expected at least {FRAME_LENGTH_MS} ms, one "
-                         f"analysis window: remove it or leave its cell empty")
-    wave = resample(wave, rate, sample_rate)[:samples]
-    return torch.nn.functional.pad(wave - wave.mean(), (0, samples - len(wave)))
+    return wave, rate
 
 
 def is_cut_short(remarks):
