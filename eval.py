@@ -6,8 +6,12 @@ python eval.py runs/toy-1 --strategy routed    what needs no situation label
 python eval.py runs/toy-1 --stress             other severities, and each kind of damage alone
 python eval.py runs/toy-1 --ablate length      train variants of the run where they are not there yet, and compare
 python eval.py runs/x --export-cav-mae x.pth   no evaluation: the backbone as a checkpoint for CAV-MAE's own code
+python eval.py runs/toy-1 --audio clip.wav --image frame.jpg      no evaluation: the classes of your own pair
+python eval.py runs/toy-1 --pairs pairs.csv --out answers.csv     and of many
 """
 import argparse
+import logging
+import sys
 from pathlib import Path
 
 from ptm_mini import config
@@ -16,6 +20,7 @@ from ptm_mini.errors import InputError, listing
 from ptm_mini.errors import run as run_command
 from ptm_mini.method.router import STRATEGIES
 from ptm_mini.report.ablations import ABLATIONS, ablate
+from ptm_mini.report.answers import ask, ask_many
 from ptm_mini.report.results import Selection, evaluate_runs, runs_in
 from ptm_mini.report.stress import stress
 from ptm_mini.runs.models import export
@@ -43,6 +48,14 @@ def parse_arguments(argv):
                        help="compare variants of the run instead; they are kept in its folder")
     other.add_argument("--export-cav-mae", type=Path, metavar="FILE",
                        help="write the backbone under CAV-MAE's own names instead")
+    own = parser.add_argument_group("files of your own, in place of an evaluation")
+    own.add_argument("--audio", type=Path, metavar="FILE", help="a sound to classify, with --image or alone")
+    own.add_argument("--image", type=Path, metavar="FILE", help="a picture to classify, with --audio or alone")
+    own.add_argument("--json", action="store_true", help="the answer as one JSON object on standard output")
+    own.add_argument("--picture", type=Path, metavar="FILE", help="draw the pair and the answer into this new PNG file")
+    own.add_argument("--pairs", type=Path, metavar="FILE",
+                     help="CSV file with columns audio and image, whose cells can be empty; paths are relative to it")
+    own.add_argument("--out", type=Path, metavar="FILE", help="new CSV file for the answers to --pairs")
     storage.add_arguments(parser)
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto",
                         help="auto takes a CUDA device if there is one (default: %(default)s)")
@@ -51,13 +64,40 @@ def parse_arguments(argv):
     return options
 
 
+# What is done in place of an evaluation, by the flag that asks for it, and the flags that go with that.
+OF_SET = ("features", "clean_features")
+GO_WITH = {"pairs": ("out",), "audio": ("image", "json", "picture"), "image": ("json", "picture"), "export_cav_mae": (),
+           "ablate": OF_SET, "stress": ("method", "strategy", *OF_SET), None: ("data", "damage", "method", "strategy", *OF_SET)}
+
+
+def check_flags(options):
+    """Raise InputError for the first flag that does not go with what is asked for."""
+    free = ("run", "device", "workers", "storage")
+    given = [flag for flag, value in vars(options).items() if flag not in free and value not in (None, False)]
+    asked = next((flag for flag in GO_WITH if flag in given), None)
+    for flag in given:
+        if flag not in (asked, *GO_WITH[asked]):
+            needed = [other for other, flags in GO_WITH.items() if other and flag in flags]
+            said = (f"--{flag}: does not go with --{asked}; leave it out" if asked else
+                    f"--{flag}: goes with --{' or --'.join(needed)} alone; leave it out or add that")
+            raise InputError(said.replace("_", "-"))
+    if options.pairs and not options.out:
+        raise InputError(f"--pairs {options.pairs}: expected --out with it, a new CSV file for the answers")
+
+
 def main(argv=None):
     options = parse_arguments(argv)
-    folders, device = runs_in(options.run), pick_device(options.device)
-    for other in ("ablate", "stress", "export_cav_mae"):
-        for flag in ("data", "damage", *(("method", "strategy") if other != "stress" else ())):
-            if getattr(options, other) and getattr(options, flag):
-                raise InputError(f"--{flag}: does not go with --{other.replace('_', '-')}; leave it out")
+    check_flags(options)
+    device = pick_device(options.device)
+    if options.json:                                     # standard output is for the object alone
+        logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
+    if options.pairs:
+        ask_many(options.run, device, options.pairs, options.out)
+        return
+    if options.audio or options.image:
+        ask(options.run, device, options.audio, options.image, options.json, options.picture)
+        return
+    folders = runs_in(options.run)
     if options.export_cav_mae and folders != [options.run]:
         raise InputError(f"{options.run}: holds the runs of several seeds; name one of them to export")
     selection = Selection(options.data, options.damage, options.method, options.strategy, options.storage)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from data_prep import toy
 from ptm_mini import config as configs
-from ptm_mini.config import DAMAGES, PRESETS
+from ptm_mini.config import DAMAGES, PRESETS, Situation
 from ptm_mini.data import storage
 from ptm_mini.data.manifest import read_classes
 from ptm_mini.data.prepared import PreparedSet
@@ -165,6 +165,8 @@ def main(argv=None):
     out, runs = run_folders(options)
     for folder, seed in runs.items():
         run, data = (extended_run if (folder / "config.json").exists() else new_run)(options, folder, seed)
+        for split in ("train", "val"):
+            data.indices(split, Situation.COMPLETE)             # refuses a split without: no stage could do its work
         task = Task(run.config, data, run.normalisation, device, options.bf16)
         # The stages in order, as training/stages.py has them: the backbone, on complete data, frozen from then on; then on
         # it, for prompt, each situation's prompts, all sets together, the router; and for the others what METHODS says.

@@ -35,6 +35,25 @@ def new_folder(path):
         shutil.rmtree(unfinished, ignore_errors=True)          # gone already where all went well
 
 
+@contextmanager
+def new_file(path):
+    """Yield a text file beside `path` that becomes `path` when the block ends well, and is removed otherwise.
+
+    raises  InputError where `path` is there already or can't be written
+    """
+    unfinished = Path(f"{path}.{os.getpid()}.unfinished")
+    refuse_existing(path)
+    try:
+        with open(unfinished, "w", encoding="utf-8", newline="") as file:
+            yield file
+        refuse_existing(path)
+        unfinished.rename(path)
+    except OSError as error:
+        raise InputError(f"{path}: can't be written ({error.strerror}); expected a place that can be") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
 def refuse_existing(path):
     if path.exists():
         raise InputError(f"{path}: is there already; expected a new name: choose another or remove it")

@@ -10,18 +10,24 @@ from PIL import Image
 from data_prep import toy
 from ptm_mini.config import PRESETS, Situation
 from ptm_mini.data.manifest import Row, write_set
+from ptm_mini.data.prepared import PreparedSet
 from ptm_mini.errors import InputError
 from ptm_mini.method.backbone import Backbone, initialise
-from ptm_mini.method.prompts import Prompted, PromptSet
+from ptm_mini.method.prompts import Prompted, PromptSet, prompted
+from ptm_mini.method.router import Router
+from ptm_mini.runs.folder import Run, save_backbone, save_method
+from ptm_mini.runs.weights import fingerprint
 from ptm_mini.settings import with_assignments
+from ptm_mini.training.cost import Cost
 
 CLASSES = 10
+COSTS = [Cost("stage", 10, 1, 1.0, 1000, 0.5, "CPU")]
 SMALL = ["audio.mels=32", "audio.seconds=0.335", "image.size=16", "model.width=16", "model.heads=2", "model.depth=2",
          "prompts.length=2", "prompts.input_depth=2", "train.backbone.epochs=1", "train.prompts.epochs=1",
          "train.together.epochs=1", "router.passes=1"]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def small():
     """Config whose model is made in an instant: 32 frames x 32 mels, 16 x 16 pixels, width 16, prompts without a head."""
     return with_assignments(PRESETS["tiny"], [*SMALL, "prompts.tune_head=false"])
@@ -88,6 +94,17 @@ def make_prompted(config):
     backbone = make_backbone(config, random)
     model = Prompted(backbone, [PromptSet(config, backbone.head, torch.Generator().manual_seed(s)) for s in Situation])
     return backbone, move(model, 1.0, random)
+
+
+@pytest.fixture(scope="session")
+def asked(toy_set, small, tmp_path_factory):
+    """The folder of a run of random weights on the toy set, the set, and the Run. Nothing may be written there."""
+    data, random = PreparedSet(toy_set, small), torch.Generator().manual_seed(0)
+    backbone, folder = make_backbone(small, random), tmp_path_factory.mktemp("asked") / "run"
+    run = save_backbone(folder, Run(small, data.classes, data.normalisation(), str(toy_set)), backbone, COSTS)
+    models = [move(prompted(backbone, small, random), 1.0, random) for _ in Situation]
+    models.append(move(Router(backbone), 1.0, random))
+    return folder, data, save_method(folder, run, "prompt", fingerprint(backbone), models, COSTS)
 
 
 def refusal(call, *arguments, **keywords):

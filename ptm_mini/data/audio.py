@@ -19,39 +19,54 @@ LOUDEST = 2.0 ** 32                    # floats on the scale of 32-bit integers 
 UNKNOWN_SIZE = 0x7FFFF000              # bytes and above in a header stand for "unknown", as streaming writers do
 
 
-def read_waveform(path, sample_rate, samples):
+def read_waveform(source, sample_rate, samples):
     """Decode what is used of one clip, mix it down, resample and cut it, remove its mean and zero-pad it.
 
-    Only the frames that reach into `samples` are read, so a long file costs no more than its beginning, and what a header
-    says of its length allocates nothing.
-
-    path     a file that libsndfile reads: WAV, FLAC, OGG; any channels, any depth
+    source   a file that libsndfile reads: WAV, FLAC, OGG; any channels, any depth; or what is in one: (wave, rate), float
+             [n] or [n, channels] and Hz
     returns  [samples] float32 at sample_rate Hz
     raises   InputError where the file is missing, no sound, breaks off within what is used or says that it does, holds NaN
              or absurdly large values there, has an absurd rate or is shorter than one window
     """
+    name, (wave, rate) = ("audio", source) if isinstance(source, tuple) else (source, decoded(source, sample_rate, samples))
+    wave = wave[:frames_used(name, rate, sample_rate, samples)].float()
+    wave = wave if wave.ndim == 1 else wave.mean(dim=1)
+    if not (wave.abs() <= LOUDEST).all():
+        raise InputError(f"{name}: holds NaN, infinity or samples beyond 2^32; expected finite ones, of the order of 1: "
+                         f"export it again")
+    if len(wave) * 1000 < FRAME_LENGTH_MS * rate:
+        raise InputError(f"{name}: {len(wave)} samples at {rate} Hz; expected at least {FRAME_LENGTH_MS} ms, one "
+                         f"analysis window: remove it or leave its cell empty")
+    wave = resample(wave, rate, sample_rate)[:samples]
+    return torch.nn.functional.pad(wave - wave.mean(), (0, samples - len(wave)))
+
+
+def decoded(path, sample_rate, samples):
+    """The frames of a sound file that reach into its first `samples` at sample_rate Hz. A long file costs no more than its
+    beginning, and what a header says of its length allocates nothing.
+
+    returns  [n, channels] float32, rate in Hz
+    """
     try:
         with soundfile.SoundFile(path) as file:
             rate, frames, remarks = file.samplerate, file.frames, file.extra_info
-            if not RATES[0] <= rate <= RATES[1]:
-                raise InputError(f"{path}: its header says {rate} Hz; expected {RATES[0]} to {RATES[1]}: export it again")
-            _, reach = resampling_kernel(rate, sample_rate)
-            used = (samples - 1) * rate // sample_rate + reach + 1
-            wave = torch.from_numpy(file.read(used, dtype="float32", always_2d=True)).mean(dim=1)
+            used = frames_used(path, rate, sample_rate, samples)
+            wave = torch.from_numpy(file.read(used, dtype="float32", always_2d=True))
     except (soundfile.LibsndfileError, TypeError, UnicodeError) as error:     # the last two: *.raw; a name that is no text
         reason = "no such file" if not path.exists() else getattr(error, "error_string", str(error)).rstrip(".")
         raise InputError(f"{path}: {reason}; expected a WAV, FLAC or OGG file") from error
     if len(wave) < min(used, frames) or is_cut_short(remarks):
         raise InputError(f"{path}: the sound breaks off after {frames if len(wave) == used else len(wave)} samples; expected "
                          f"a whole file: copy it again")
-    if not (wave.abs() <= LOUDEST).all():
-        raise InputError(f"{path}: holds NaN, infinity or samples beyond 2^32; expected finite ones, of the order of 1: "
-                         f"export it again")
-    if len(wave) * 1000 < FRAME_LENGTH_MS * rate:
-        raise InputError(f"{path}: {len(wave)} samples at {rate} Hz; expected at least {FRAME_LENGTH_MS} ms, one "
-                         f"analysis window: remove it or leave its cell empty")
-    wave = resample(wave, rate, sample_rate)[:samples]
-    return torch.nn.functional.pad(wave - wave.mean(), (0, samples - len(wave)))
+    return wave, rate
+
+
+def frames_used(name, rate, sample_rate, samples):
+    """How many of a sound's first frames reach into `samples` at sample_rate Hz. Raises InputError for an absurd rate."""
+    if not RATES[0] <= rate <= RATES[1]:
+        raise InputError(f"{name}: its header says {rate} Hz; expected {RATES[0]} to {RATES[1]}: export it again")
+    _, reach = resampling_kernel(rate, sample_rate)
+    return (samples - 1) * rate // sample_rate + reach + 1
 
 
 def is_cut_short(remarks):

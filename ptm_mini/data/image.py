@@ -13,10 +13,10 @@ DRAFT = 4                         # a JPEG's decoder may halve a picture that st
 STRIP = 1 << 20                   # pixels that are turned to RGB and floating point at once: large pictures take no more
 
 
-def read_image(path, size, trace=None):
+def read_image(source, size, trace=None):
     """Decode one picture, turn it upright, convert it to RGB, and bring the largest centred square to the size.
 
-    path     a file that Pillow reads, of any mode with 8 or 16 bits a channel
+    source   a file that Pillow reads, or a Pillow Image, of any mode with 8 or 16 bits a channel
     trace    a dict that gets the steps between: rgb [height, width, 3] uint8 and resized [3, H, W], not yet rounded
     returns  [3, H, W] uint8, H = W = size, halves rounded up
     raises   InputError where the file is missing, no picture, truncated or smaller than 2x2
@@ -24,13 +24,14 @@ def read_image(path, size, trace=None):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")                       # of what Pillow reads all the same
-            picture = decoded(path, DRAFT * size)
+            picture = decoded(source, DRAFT * size)
     except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; expected a picture") from error
+        raise InputError(f"{source}: no such file; expected a picture") from error
     except Exception as error:                                    # broken files make Pillow raise nearly anything
-        raise InputError(f"{path}: Pillow can't read it ({one_line(error)}); expected a whole PNG, JPEG or similar") from error
+        raise InputError(f"{source}: Pillow can't read it ({one_line(error)}); expected a whole PNG, JPEG or "
+                         f"similar") from error
     if min(picture.size) < 2:
-        raise InputError(f"{path}: {picture.width}x{picture.height} pixels; expected at least 2x2: replace it or leave "
+        raise InputError(f"{source}: {picture.width}x{picture.height} pixels; expected at least 2x2: replace it or leave "
                          f"its cell empty")
     resized = resize(picture, size)
     if trace is not None:
@@ -42,12 +43,15 @@ def one_line(error):
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def decoded(path, least):
-    """A picture upright and in memory; a JPEG at 1/2, 1/4 or 1/8 of its sides where both stay at least so many pixels."""
-    with Image.open(path) as picture:
-        picture.draft(picture.mode, (least, least))
-        ImageOps.exif_transpose(picture, in_place=True)
-        picture.load()
+def decoded(source, least):
+    """A picture upright and in memory; a JPEG file at 1/2, 1/4 or 1/8 of its sides where both stay at least so many pixels."""
+    if isinstance(source, Image.Image):
+        picture = ImageOps.exif_transpose(source)                 # a copy: whose it is keeps it as it is
+    else:
+        with Image.open(source) as picture:
+            picture.draft(picture.mode, (least, least))
+            ImageOps.exif_transpose(picture, in_place=True)
+            picture.load()
     if picture.mode == "F":
         raise ValueError("floating-point pixels have no set range: save it with 8 or 16 bits")
     if picture.mode == "I" and not 0 <= picture.getextrema()[0] <= picture.getextrema()[1] <= 65535:

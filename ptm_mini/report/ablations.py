@@ -138,7 +138,7 @@ def picture(kind, variants, found, title):
                                                          [rows[variant.label]["average"] for rows in found]))
         return charts.lines(panels, title, "numbers that learn for a situation", logarithmic=True)
     if variants[0].x is None:
-        return charts.bars(found, tables.ACCURACY, title)
+        return charts.bars(found, tables.those_there(tables.ACCURACY, found[0]), title)
     series = {column: [(variant.x, [rows[variant.label][column] for rows in found]) for variant in variants]
-              for column in tables.ACCURACY}
+              for column in tables.those_there(tables.ACCURACY, found[0])}
     return charts.lines({"": series}, title, kind, logarithmic=kind != "depth")

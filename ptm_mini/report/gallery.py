@@ -17,6 +17,13 @@ def heat(spectrogram):
                            .clip(0, 255).astype(np.uint8))
 
 
+def show(picture, x, y, side, audio, image):
+    """Paste what the model sees of one sample, [T, M] and [3, H, W]: the image at (x, y), the spectrogram to its right."""
+    seen = Image.fromarray(denormalise(image).permute(1, 2, 0).numpy())
+    picture.paste(seen.resize((side, side), Image.Resampling.NEAREST), (x, y))
+    picture.paste(heat(audio).resize((side, side), Image.Resampling.NEAREST), (x + side + 6, y))
+
+
 @torch.no_grad()
 def examples(strategies, view, count):
     """A few samples of a View, evenly spaced, before and after each damage, with each strategy's answer.
@@ -60,9 +67,7 @@ def gallery(samples):
         draw.text((8, y + side / 2), truth.replace("_", "\n"), INK, font(16), anchor="lm")
         for column, (audio, image, answers) in enumerate(cells.values()):
             x = left + column * (cell_width + gap)
-            seen = Image.fromarray(denormalise(image).permute(1, 2, 0).numpy())
-            picture.paste(seen.resize((side, side), Image.Resampling.NEAREST), (x, y))
-            picture.paste(heat(audio).resize((side, side), Image.Resampling.NEAREST), (x + side + 6, y))
+            show(picture, x, y, side, audio, image)
             for i, name in enumerate(strategies):
                 right = answers[name] == truth
                 draw.text((x, y + side + 4 + i * line), f"{name}: {answers[name]}" + ("" if right else "  (wrong)"),

@@ -15,7 +15,7 @@ from ptm_mini.report import charts, tables
 from ptm_mini.report.gallery import examples, gallery
 from ptm_mini.runs import folder as run_folder
 from ptm_mini.runs.models import load_models
-from ptm_mini.training.measure import View, measure_all, routes
+from ptm_mini.training.measure import View, measure_all, measure_present, routes
 from ptm_mini.training.methods import BACKBONE, METHODS
 
 logger = logging.getLogger(__name__)
@@ -117,28 +117,33 @@ def open_runs(folders, device, selection):
 def evaluate_run(run):
     """Evaluate an OpenRun and write its results.json and gallery, unless only a part of it was asked for.
 
-    returns  {name: {row: {column: number}}}: main and, of a whole run with prompts, sets and router
+    returns  {name: {row: {column: number}}}: main; present, where samples lack a modality; of a whole run with prompts,
+             sets and router
     """
     scores, main = run.main_table()
     found = {"main": main}
+    if run.view.data.missing[run.view.data.indices(run.view.split)].any():
+        found["present"] = tables.present_rows(measure_present(run.rows, run.view))
     if not run.whole:
         return found
     if run.router is not None:
         sets = measure_all({situation.label: told(run.models["prompt"], situation) for situation in Situation}, run.view)
-        found["sets"] = {name: {situation.label: row[name].accuracy for situation, row in sets.items()}
-                         for name in sets[Situation.COMPLETE]}
+        found["sets"] = {own.label: {situation.label: row[own.label].accuracy for situation, row in sets.items()}
+                         for own in Situation}
         counts = routes(run.router, run.view)
         found["router"] = {situation.label: {picked.label: float(counts[situation, picked] / counts[situation].sum())
-                                             for picked in Situation} for situation in Situation}
+                                             for picked in Situation} for situation in scores}
     facts = {"data": str(run.view.data.folder), "split": run.view.split, "seed": run.view.config.train.seed,
              "damage": dataclasses.asdict(run.view.config.damage)}
     write(run.folder / f"results{run.suffix}.json", tables.results_json(scores, found, facts))
-    shown = dict(list(run.rows.items())[:IN_GALLERY])
-    write(run.folder / f"gallery{run.suffix}.png", gallery(examples(shown, run.view, EXAMPLES)))
+    if Situation.COMPLETE in scores:
+        shown = dict(list(run.rows.items())[:IN_GALLERY])
+        write(run.folder / f"gallery{run.suffix}.png", gallery(examples(shown, run.view, EXAMPLES)))
     return found
 
 
 SHOWN = (("main", "Accuracy:", tables.ACCURACY),
+         ("present", "Accuracy by what there is of a sample, undamaged:", None),
          ("main", "The worst situation's accuracy, macro-F1, and the cost:", ("worst", "macro-F1", *tables.COST)),
          ("sets", "Each prompt set (row) in each situation (column), accuracy:", None),
          ("router", "Share of each situation (row) that the router takes for another (column):", None))
@@ -153,6 +158,10 @@ def evaluate_runs(out, folders, device, selection=Selection()):
     runs = open_runs(folders, device, selection)
     results = [evaluate_run(run) for run in runs]
     mains, suffix = [result["main"] for result in results], runs[0].suffix
+    left_out = [situation.label for situation in Situation if situation not in runs[0].view.situations()]
+    if left_out:
+        logger.warning("note: %s left out of every table and average: each test sample lacks a modality that it needs; with "
+                       "no complete one there is no gallery", ", ".join(left_out))
     for name, title, columns in SHOWN:
         if name in results[0]:
             print(f"{title}\n\n{tables.table('', [result[name] for result in results], columns)}\n")
@@ -162,7 +171,7 @@ def evaluate_runs(out, folders, device, selection=Selection()):
         if len(folders) > 1:
             write(out / f"results{suffix}.json", tables.seeds_json(results))
         title = f"Test accuracy, {out.resolve().name}{suffix}"
-        write(out / f"results{suffix}.png", charts.bars(mains, tables.ACCURACY, title))
+        write(out / f"results{suffix}.png", charts.bars(mains, tables.those_there(tables.ACCURACY, mains[0]), title))
     return results
 
 

@@ -18,7 +18,7 @@ def main_rows(scores, costs, sizes):
     returns  {row: {column: number}}
     """
     rows = {}
-    for row in scores[Situation.COMPLETE]:
+    for row in next(iter(scores.values())):
         method, own = row.split()[0], [scores[situation][row] for situation in scores]
         accuracies = {situation.label: scores[situation][row].accuracy for situation in scores}
         rows[row] = {**accuracies, "average": statistics.fmean(accuracies.values()), "worst": min(accuracies.values()),
@@ -36,13 +36,28 @@ def cost_columns(costs, size):
             "step MB": max(cost.memory for cost in stages) / 1e6}
 
 
+def present_rows(scores):
+    """The table by what there is of a sample as numbers: accuracies, and below them how many samples.
+
+    scores   {what is there: {row: Score}}
+    returns  {row: {what is there: number}}
+    """
+    rows = {row: {name: own[row].accuracy for name, own in scores.items()} for row in next(iter(scores.values()))}
+    return {**rows, "samples": {name: next(iter(own.values())).samples for name, own in scores.items()}}
+
+
+def those_there(columns, rows):
+    """The columns that a table has: situations that no sample can be in have none. rows: {row: {column: number}}"""
+    return [column for column in columns if column in next(iter(rows.values()))]
+
+
 def table(corner, tables, columns=None):
     """A table as Markdown; of several, one a seed, mean ± standard deviation.
 
-    tables   list of {row: {column: number}}
-    columns  those to show; None: all
+    tables   list of {row: {column: number}}; counts, whole numbers, are the same in all
+    columns  those to show where they are there; None: all
     """
-    columns = columns or list(next(iter(tables[0].values())))
+    columns = those_there(columns or list(next(iter(tables[0].values()))), tables[0])
     cells = [[corner, *columns]]
     for row in tables[0]:
         cells.append([row, *(cell([one[row][column] for one in tables], COST.get(column)) for column in columns)])
@@ -56,6 +71,8 @@ def table(corner, tables, columns=None):
 def cell(values, without_spread):
     if without_spread:
         return without_spread.format(statistics.fmean(values))
+    if isinstance(values[0], int):
+        return str(values[0])
     return f"{statistics.fmean(values):.3f}" + (f"±{statistics.stdev(values):.3f}" if len(values) > 1 else "")
 
 

@@ -1,45 +1,158 @@
-"""A trained model's answer about a clip and a picture of your own."""
+"""A trained model's answers about sounds and pictures of your own, prepared as in training.
+
+    sound -> waveform -> log-mel \\
+                                  normalised -> situation -> that situation's prompts -> probabilities
+    picture -> pixels            /
+
+The first half is `data/prepared.py: features_of` and `normalised`, the second what the strategy `routed` of the tables does.
+"""
+import os
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from PIL import Image
 
 from ptm_mini.config import Situation
-from ptm_mini.data.prepared import features_of, normalised, situation_of
+from ptm_mini.data.prepared import features_of, normalised, situation_of, worked_ahead
 from ptm_mini.errors import InputError
 from ptm_mini.runs.folder import load_run
 from ptm_mini.runs.models import load_models
+from ptm_mini.training.measure import BATCH_SIZE
 
 
 class Answer(NamedTuple):
     probabilities: dict           # {class name: probability}, the likeliest first
-    situation: Situation          # whose prompts answered: what is missing, or, where nothing is, what the router picked
+    situation: Situation          # whose prompts answered
+    router: dict | None           # {Situation: probability}, of which that is the likeliest; None: something is missing, so
+                                  # the situation is known
+
+    @property
+    def label(self):
+        """The likeliest class's name."""
+        return next(iter(self.probabilities))
+
+
+class Prepared(NamedTuple):
+    """A pair as the model takes it."""
+    audio: torch.Tensor           # [T, M] float32, normalised; all 0 where missing
+    image: torch.Tensor           # [3, H, W] float32, normalised; all 0 where missing
+    lacking: Situation            # what follows from what is missing
 
 
 class Predictor:
-    """The prompts, router and backbone of a run, for single pairs of files."""
+    """The prompts, router and backbone of a run, for pairs of a sound and a picture, either of which can be missing.
+
+    A sound is a path, or (wave, rate): floats [n] or [n, channels] as soundfile.read gives them, and Hz. A picture is a path,
+    a Pillow Image, or uint8 [H, W, 3]. Arrays are of numpy or torch. None is a missing one.
+    """
 
     def __init__(self, folder, device):
         """folder: Path of a run with trained prompts; device: as torch names it, "cpu" or "cuda" """
+        seeds = sorted(folder.glob("seed-*/config.json"))
+        if seeds and not (folder / "config.json").exists():
+            raise InputError(f"{folder}: holds the runs of several seeds; name one of them, such as {seeds[0].parent}")
         self.run, self.device = load_run(folder), torch.device(device)
         _, models, self.router = load_models(folder, self.run, self.device)
         if self.router is None:
             raise InputError(f"{folder}: has no prompts; train them with  python train.py --out {folder} --method prompt")
         self.model = models["prompt"]
 
-    @torch.no_grad()
     def predict(self, audio=None, image=None):
-        """The Answer for one pair, prepared as in training.
+        """The Answer for one pair; with lists, which are as long as each other, a list of Answers.
 
-        audio, image  paths of a sound and a picture; one of them can be left out, it is missing then
-        raises        InputError where a file can't be read, or neither is given
+        raises  InputError for the first that can't be read, and where neither is given
         """
+        lists = [given for given in (audio, image) if isinstance(given, list)]
+        if not lists:
+            return self.predict([audio], [image])[0]
+        count = len(lists[0])
+        audio, image = ([None] * count if given is None else given for given in (audio, image))
+        if not (isinstance(audio, list) and isinstance(image, list) and len(audio) == len(image)):
+            raise InputError("audio and image: expected a list of each, as long as each other, or one list alone")
+        found = []
+        for answer in self.answers(zip(audio, image)):
+            if isinstance(answer, InputError):
+                raise answer
+            found.append(answer)
+        return found
+
+    def answers(self, pairs):
+        """Yield for each (audio, image) its Answer, or the InputError that says why there is none; pairs can be endless."""
+        prepared = worked_ahead(self.attempt, pairs, os.cpu_count())
+        while batch := list(islice(prepared, BATCH_SIZE)):
+            answers = iter(self.answer([pair for pair in batch if isinstance(pair, Prepared)]))
+            yield from (next(answers) if isinstance(pair, Prepared) else pair for pair in batch)
+
+    def attempt(self, pair):
+        """(audio, image) -> Prepared, or the InputError that says why not"""
+        try:
+            return self.prepare(*pair)
+        except InputError as error:
+            return error
+
+    def prepare(self, audio, image):
+        """Decode one pair and normalise it, as for training. returns Prepared"""
+        audio, image = audio if audio is None else as_sound(audio), image if image is None else as_picture(image)
         lacking = situation_of(audio, image)
         if lacking == Situation.NOISY_BOTH:
             raise InputError("neither audio nor image is given; expected at least one")
-        log_mel, pixels = features_of(audio and Path(audio), image and Path(image), self.run.config)
-        inputs = [x[None].to(self.device) for x in normalised(log_mel, pixels, lacking, self.run.normalisation)]
-        picked = torch.tensor([lacking], device=self.device) if lacking else self.router.pick(*inputs)
-        probabilities = self.model.by_situation(*inputs, picked)[0].softmax(dim=0)
-        ranked = sorted(zip(self.run.classes, probabilities.tolist()), key=lambda pair: -pair[1])
-        return Answer(dict(ranked), Situation(picked.item()))
+        log_mel, pixels = features_of(audio, image, self.run.config)
+        return Prepared(*normalised(log_mel, pixels, lacking, self.run.normalisation), lacking)
+
+    @torch.no_grad()
+    def answer(self, batch):
+        """list of Prepared -> list of Answers"""
+        if not batch:
+            return []
+        # A batch of one takes other matrix routines, which end in other last bits: it is answered beside itself.
+        beside = 2 * batch if len(batch) == 1 else batch
+        audio, image = (torch.stack(parts).to(self.device) for parts in ([pair.audio for pair in beside],
+                                                                         [pair.image for pair in beside]))
+        situations = self.router.pick(audio, image)
+        probabilities = self.model.by_situation(audio, image, situations).softmax(dim=1)
+        router = self.router(audio, image).softmax(dim=1)
+        return [Answer(self.ranked(p), Situation(s), None if pair.lacking else dict(zip(Situation, r))) for pair, p, s, r
+                in zip(batch, probabilities.tolist(), situations.tolist(), router.tolist())]
+
+    def ranked(self, probabilities):
+        return dict(sorted(zip(self.run.classes, probabilities), key=lambda pair: -pair[1]))
+
+
+def as_sound(audio):
+    """What read_waveform takes, from what a Predictor takes: a Path, or (wave, rate)"""
+    if isinstance(audio, (str, os.PathLike)):
+        return as_file(audio, "a sound")
+    if not isinstance(audio, tuple) or len(audio) != 2:
+        raise InputError(f"audio: {kind_of(audio)}; expected a path, or (wave, rate) as soundfile.read gives them")
+    wave, rate = map(np.asarray, audio)
+    if wave.dtype.kind != "f" or wave.ndim not in (1, 2) or wave.ndim == 2 and wave.shape[0] < wave.shape[1]:
+        raise InputError(f"audio: {kind_of(wave)}; expected floats between -1 and 1, [n] or [n, channels]")
+    if rate.dtype.kind not in "iuf" or rate.ndim or not (float(rate).is_integer() and rate > 0):
+        raise InputError(f"audio: rate {audio[1]!r}; expected a whole number of Hz")
+    return torch.tensor(np.ascontiguousarray(wave)), int(rate)
+
+
+def as_picture(image):
+    """What read_image takes, from what a Predictor takes: a Path or a Pillow Image"""
+    if isinstance(image, (str, os.PathLike)):
+        return as_file(image, "a picture")
+    if isinstance(image, Image.Image):
+        return image
+    pixels = np.asarray(image)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise InputError(f"image: {kind_of(pixels)}; expected a path, a Pillow Image or uint8 [H, W, 3]")
+    return Image.fromarray(pixels)
+
+
+def as_file(path, expected):
+    if not os.path.isfile(path):
+        raise InputError(f"{path}: no such file; expected {expected}")
+    return Path(path)
+
+
+def kind_of(given):
+    """What was given, in words: an array's numbers and shape, else the type's name"""
+    return f"{given.dtype} {list(given.shape)}" if hasattr(given, "dtype") else type(given).__name__

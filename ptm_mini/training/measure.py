@@ -9,6 +9,7 @@ from ptm_mini.data.prepared import Normalisation, PreparedSet, stack, threads_be
 from ptm_mini.method.damage import ALL_KINDS, EVALUATION_EPOCH, damage_sample
 
 BATCH_SIZE = 128                  # fixed, so that a run's figures do not depend on how it was trained
+PRESENT = {"both": Situation.COMPLETE, "audio only": Situation.NOISY_IMAGE, "image only": Situation.NOISY_AUDIO}
 
 
 class Score(NamedTuple):
@@ -32,14 +33,25 @@ class View(NamedTuple):
         sample = self.data.sample(index, self.normalisation)
         return damage_sample(sample, situation, self.config.damage, self.config.train.seed, EVALUATION_EPOCH, self.kinds)
 
-    def batches(self, situation):
-        """Yield audio, image, situations and labels of every sample that can be in a situation."""
+    def situations(self):
+        """Those that some sample can be in: where every one lacks a modality, no other can be the one that suffers."""
+        missing = self.data.missing[self.data.indices(self.split)]
+        return [situation for situation in Situation if (missing & ~int(situation) == 0).any()]
+
+    def by_what_is_there(self):
+        """{name in PRESENT: row numbers [n] long}, without those that no sample is of"""
+        rows = self.data.indices(self.split)
+        groups = {name: rows[self.data.missing[rows] == lacking] for name, lacking in PRESENT.items()}
+        return {name: group for name, group in groups.items() if len(group)}
+
+    def batches(self, situation, rows=None):
+        """Yield audio, image, situations and labels of these rows, [n] long; None: of all that can be in the situation."""
         def prepare(indices):
             batch = stack((self.sample(index, situation) for index in indices.tolist()), len(indices))
             return [x.to(self.device) for x in batch[:4]]
 
-        indices = self.data.indices(self.split, situation).split(BATCH_SIZE)
-        yield from worked_ahead(prepare, indices, threads_beside(self.device))
+        rows = self.data.indices(self.split, situation) if rows is None else rows
+        yield from worked_ahead(prepare, rows.split(BATCH_SIZE), threads_beside(self.device))
 
 
 def score_of(confusion, loss):
@@ -51,16 +63,17 @@ def score_of(confusion, loss):
 
 
 @torch.no_grad()
-def measure(strategies, view, situation):
+def measure(strategies, view, situation, rows=None):
     """Score each strategy on a View's samples, damaged by one situation.
 
     strategies  {name: function(audio [B, T, M], image [B, 3, H, W], situations [B]) -> scores [B, K]}
+    rows        as View.batches takes them
     returns     {name: Score}
     """
     K = len(view.data.classes)
     confusion = {name: torch.zeros(K * K, dtype=torch.double) for name in strategies}
     loss = dict.fromkeys(strategies, 0.0)
-    for *inputs, labels in view.batches(situation):
+    for *inputs, labels in view.batches(situation, rows):
         for name, scores_of in strategies.items():
             scores = scores_of(*inputs).float()
             confusion[name] += torch.bincount((labels * K + scores.argmax(dim=1)).cpu(), minlength=K * K)
@@ -69,8 +82,13 @@ def measure(strategies, view, situation):
 
 
 def measure_all(strategies, view):
-    """returns {Situation: {strategy: Score}}"""
-    return {situation: measure(strategies, view, situation) for situation in Situation}
+    """returns {Situation: {strategy: Score}}, without situations that no sample can be in"""
+    return {situation: measure(strategies, view, situation) for situation in view.situations()}
+
+
+def measure_present(strategies, view):
+    """On samples as they are, undamaged, by what there is of them. returns {name in PRESENT: {strategy: Score}}"""
+    return {name: measure(strategies, view, Situation.COMPLETE, rows) for name, rows in view.by_what_is_there().items()}
 
 
 @torch.no_grad()
@@ -78,7 +96,7 @@ def routes(router, view):
     """How often the router picks what, [S, S] counts: true situation by picked one."""
     S = len(Situation)
     counts = torch.zeros(S * S, dtype=torch.double)
-    for situation in Situation:
+    for situation in view.situations():
         for audio, image, situations, _ in view.batches(situation):
             counts += torch.bincount((situations * S + router.pick(audio, image)).cpu(), minlength=S * S)
     return counts.view(S, S)

@@ -48,3 +48,19 @@ def test_no_table_is_too_wide_for_a_page():
 
 def test_the_best_row_is_that_of_the_highest_mean():
     assert tables.best_row([rows(), rows(0.9)]) == "backbone" and tables.best_row([rows(), rows(0.1)]) == "prompt situation"
+
+
+def test_what_there_is_of_samples_by_hand():
+    scores = {"both": {"backbone": Score(0.5, 0.5, 1.0, 34)}, "audio only": {"backbone": Score(0.25, 0.5, 1.0, 4)}}
+    found = tables.present_rows(scores)
+    assert tables.table("", [found, found]) == """\
+|          |        both |  audio only |
+|----------|------------:|------------:|
+| backbone | 0.500±0.000 | 0.250±0.000 |
+| samples  |          34 |           4 |"""
+
+
+def test_columns_that_no_sample_can_be_in_are_left_out():
+    found = tables.main_rows({s: SCORES[s] for s in (Situation.NOISY_IMAGE, Situation.NOISY_BOTH)}, COSTS, SIZES)
+    assert tables.table("", [found], tables.ACCURACY).splitlines()[:3:2] == [
+        "|                  | noisy_image | noisy_both | average |", "| backbone         |       0.700 |      0.800 |   0.750 |"]

@@ -4,7 +4,7 @@ import torch
 
 from ptm_mini.config import Situation
 from ptm_mini.method.damage import Sample
-from ptm_mini.training.measure import View, measure, measure_all, score_of
+from ptm_mini.training.measure import View, measure, measure_all, measure_present, routes, score_of
 
 
 def test_macro_f1_by_hand():
@@ -18,16 +18,19 @@ class FakeSet:
     labels = torch.tensor([0, 1, 1])
     classes = ["cat", "dog"]
 
-    def indices(self, split, situation):
+    def __init__(self, missing=(0, 0, 0)):
+        self.missing = torch.tensor(missing)
+
+    def indices(self, split, situation=Situation.NOISY_BOTH):
         assert split == "test"
-        return torch.arange(3)
+        return (self.missing & ~int(situation) == 0).nonzero()[:, 0]
 
     def sample(self, index, normalisation):
-        return Sample(torch.zeros(4, 2), torch.zeros(3, 2, 2), torch.tensor(0), self.labels[index], f"s{index}")
+        return Sample(torch.zeros(4, 2), torch.zeros(3, 2, 2), self.missing[index], self.labels[index], f"s{index}")
 
 
-def view(config):
-    return View(FakeSet(), "test", config, None, torch.device("cpu"))
+def view(config, missing=(0, 0, 0)):
+    return View(FakeSet(missing), "test", config, None, torch.device("cpu"))
 
 
 def test_accuracy_and_loss_by_hand(small):
@@ -46,3 +49,28 @@ def test_every_strategy_sees_the_same_damage(small):
     for one, other in zip(seen["first"], seen["second"]):
         assert all(torch.equal(a, b) for a, b in zip(one, other))
     assert [situations[0].item() for _, _, situations in seen["first"]] == [0, 1, 2, 3]
+
+
+def by_situation(audio, image, situations):
+    """Says the class 1 of whatever has its audio."""
+    return torch.stack([situations & 1, 1 - (situations & 1)], dim=1).float()
+
+
+def test_samples_that_lack_something_count_by_what_there_is_of_them(small):
+    """As they are: no damage is added. Classes 0, 1, 1; the second has its image alone, the third its audio alone."""
+    scores = measure_present({"row": by_situation}, view(small, (0, Situation.NOISY_AUDIO, Situation.NOISY_IMAGE)))
+    assert {name: (row["row"].accuracy, row["row"].samples) for name, row in scores.items()} == {
+        "both": (0.0, 1), "image only": (0.0, 1), "audio only": (1.0, 1)}
+    assert list(measure_present({"row": by_situation}, view(small, (2, 2, 2)))) == ["audio only"]
+
+
+def test_a_situation_that_no_sample_can_be_in_is_left_out(small):
+    class Router:
+        def pick(self, audio, image):
+            return torch.full((len(audio),), 2)
+
+    without_images = view(small, (2, 2, 2))
+    assert list(measure_all({"row": by_situation}, without_images)) == [Situation.NOISY_IMAGE, Situation.NOISY_BOTH]
+    assert routes(Router(), without_images).tolist() == [[0] * 4, [0] * 4, [0, 0, 3, 0], [0, 0, 3, 0]]
+    assert without_images._replace(data=FakeSet((2, 0, 1))).situations() == list(Situation)
+    assert view(small, (2, 1, 1)).situations() == [Situation.NOISY_AUDIO, Situation.NOISY_IMAGE, Situation.NOISY_BOTH]
