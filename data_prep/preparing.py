@@ -3,7 +3,6 @@ import json
 import shutil
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
 from data_prep.checks import examine_picture, examine_sound
 from data_prep.report import lines_of, report

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ptm_mini.method.backbone import CrossUpdate, freeze
-from ptm_mini.method.layers import Attention, Block, Linear
+from ptm_mini.method.layers import Attention, Block
 
 
 def uniform(fan_out, fan_in, generator):

@@ -2,7 +2,6 @@
 import numpy as np
 import pytest
 import soundfile
-from conftest import edit
 from PIL import Image
 
 from ptm_mini.data.manifest import Row, read_set, write_set
