@@ -17,6 +17,7 @@ import eval as eval_script
 import train as train_script
 from data_prep import toy
 from ptm_mini.config import PRESETS, Situation
+from ptm_mini.data.manifest import read_set, write_set
 from ptm_mini.errors import run as run_command
 from ptm_mini.report import ablations
 from ptm_mini.runs.folder import load_run
@@ -277,10 +278,8 @@ def test_a_bad_file_in_a_set_is_named_and_leaves_nothing(tmp_path, capsys):
 def test_evaluating_on_other_classes_is_refused(run_folder, toy_set, tmp_path, capsys):
     other = tmp_path / "set"
     other.mkdir()
-    for path in toy_set.iterdir():
-        (other / path.name).symlink_to(path)
-    (other / "classes.json").unlink()
-    (other / "classes.json").write_text(json.dumps(json.loads((toy_set / "classes.json").read_text())[::-1]))
+    rows, classes = read_set(toy_set)
+    write_set(other, rows, classes[::-1], root=toy_set)
     line, status = refused(lambda: eval_script.main([str(run_folder), "--data", str(other)]), capsys)
     assert "its classes differ from the run's" in line and status == 2
 

@@ -1,7 +1,9 @@
-"""A prepared set on disk: manifest.csv and classes.json, how they are read, checked and written."""
+"""A prepared set on disk: manifest.csv, classes.json and, where the files lie elsewhere, root.txt: read, checked, written."""
 import csv
 import io
 import json
+import os
+import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -9,13 +11,14 @@ from ptm_mini.errors import InputError
 from ptm_mini.settings import nearest
 
 SPLITS = ("train", "val", "test")
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")           # newline, tab, NUL and the like: no part of a name
 
 
 @dataclass(frozen=True)
 class Row:
     """One sample. An empty audio or image is a missing modality; an empty group is a group of its own."""
     id: str
-    audio: str          # path relative to the set's folder
+    audio: str          # path relative to the set's root, as root_of gives it
     image: str
     label: str
     split: str
@@ -28,11 +31,11 @@ def read_set(folder):
     returns  rows, classes: list of Row, list of K names
     raises   InputError for the first thing wrong, with its line
     """
-    classes = read_classes(folder / "classes.json")
+    classes, root = read_classes(folder / "classes.json"), root_of(folder)
     path, columns = folder / "manifest.csv", [f.name for f in fields(Row)]
     rows, lines = [], {}
     with open_text(path) as file:
-        reader = csv.DictReader(file)
+        reader = csv.DictReader(file, strict=True)                   # else an unclosed quote swallows the lines after it
         found = reader.fieldnames or []
         for column in found:
             if column not in columns:
@@ -46,7 +49,7 @@ def read_set(folder):
             if None in cells or None in cells.values():
                 raise InputError(f"{where}: expected {len(columns)} cells, as the first line has")
             row = Row(**cells)
-            check_row(row, where, folder, classes)
+            check_row(row, where, root, classes)
             if row.id in lines:
                 raise InputError(f"{where}: id {row.id!r} stands in line {lines[row.id]} too; expected each id once")
             lines[row.id] = reader.line_num
@@ -55,6 +58,24 @@ def read_set(folder):
         if not any(row.split == split for row in rows):
             raise InputError(f"{path}: no row of split {split!r}; expected some of each of {', '.join(SPLITS)}")
     return rows, classes
+
+
+def root_of(folder):
+    """The folder that a set's manifest has its paths relative to: the one that root.txt names, else the set's own.
+
+    root.txt is one line, an absolute path or one relative to the set's folder.
+    """
+    path = folder / "root.txt"
+    if not path.exists():
+        return folder.resolve()
+    with open_text(path) as file:
+        name = file.read().rstrip("\r\n")
+    if not name or CONTROL.search(name):
+        raise InputError(f"{path}: {name!r}; expected one line, the folder that the manifest's paths are relative to")
+    root = (folder / name).resolve()
+    if not root.is_dir():
+        raise InputError(f"{path}: {root}: no such folder; write there where the set's files are now")
+    return root
 
 
 def csv_rows(reader, path):
@@ -86,12 +107,21 @@ def read_classes(path):
     if not (isinstance(classes, list) and len(classes) > 1 and all(isinstance(name, str) and name for name in classes)
             and len(set(classes)) == len(classes)):
         raise InputError(f"{path}: expected a list of two or more different names, such as [\"dog\", \"rain\"]")
+    for name in classes:
+        if CONTROL.search(name) or name != name.strip():
+            raise InputError(f"{path}: class {name!r} holds a control character, or white space around it; expected a name")
     return classes
 
 
-def check_row(row, where, folder, classes):
+def check_row(row, where, root, classes):
+    for column, cell in asdict(row).items():
+        if CONTROL.search(cell):
+            raise InputError(f"{where}: {column} {cell!r} holds a control character; expected plain text: rename it")
     if not row.id:
         raise InputError(f"{where}: the id is empty; expected a name of its own for each sample")
+    for column, cell in (("id", row.id), ("group", row.group)):
+        if cell != cell.strip():                                     # "yard" and "yard " would be two groups
+            raise InputError(f"{where}: {column} {cell!r} starts or ends with white space; expected a name without it")
     if row.label not in classes:
         raise InputError(f"{where}: label {row.label!r} is not in classes.json; {nearest(row.label, classes)}")
     if row.split not in SPLITS:
@@ -99,14 +129,26 @@ def check_row(row, where, folder, classes):
     if not row.audio and not row.image:
         raise InputError(f"{where}: sample {row.id!r} has neither audio nor image; expected at least one")
     for name in filter(None, (row.audio, row.image)):
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise InputError(f"{where}: path {name!r} leads outside the set; expected one relative to {folder}")
-        if not (folder / name).is_file():
-            raise InputError(f"{where}: {folder / name}: no such file; mend the path or leave the cell empty")
+        if leads_out(name, root):
+            raise InputError(f"{where}: path {name!r} leads out of {root}; copy the file in, or let root.txt beside the "
+                             f"manifest name the folder that holds the set's files")
+        if not os.path.isfile(root / name):
+            raise InputError(f"{where}: {root / name}: no such file; mend the path or leave the cell empty")
 
 
-def write_set(folder, rows, classes):
-    """Write manifest.csv and classes.json into `folder`, which holds the files that the rows name."""
+def leads_out(name, root):
+    """Whether a path that should be relative to the folder `root` leaves it: absolute, by .. or through a symbolic link."""
+    path = Path(name)
+    return path.is_absolute() or ".." in path.parts or not Path(os.path.realpath(root / path)).is_relative_to(root)
+
+
+def write_set(folder, rows, classes, root=None):
+    """Write manifest.csv and classes.json into `folder`.
+
+    root  the folder that the rows' paths are relative to, where that is another: root.txt names it
+    """
+    if root:
+        (folder / "root.txt").write_text(f"{root}\n", encoding="utf-8")
     with open(folder / "manifest.csv", "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, [f.name for f in fields(Row)], lineterminator="\n")
         writer.writeheader()

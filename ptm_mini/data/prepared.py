@@ -14,7 +14,8 @@ import torch
 from ptm_mini.config import Situation
 from ptm_mini.data.audio import fbank, read_waveform
 from ptm_mini.data.image import normalise, read_image
-from ptm_mini.data.manifest import read_set
+from ptm_mini.data.leaks import warn_of_shared_files, warn_of_telling_gaps
+from ptm_mini.data.manifest import read_set, root_of
 from ptm_mini.errors import InputError
 from ptm_mini.files import new_folder
 from ptm_mini.method.damage import Sample
@@ -34,7 +35,7 @@ class PreparedSet:
     """A set opened for one AudioConfig and ImageConfig. `rows`, `classes` (K names) and, by row, `labels`, `missing`."""
 
     def __init__(self, folder, config):
-        self.folder = folder.resolve()
+        self.folder, self.root = folder.resolve(), root_of(folder)
         self.rows, self.classes = read_set(folder)
         self.labels = torch.tensor([self.classes.index(row.label) for row in self.rows])
         self.missing = torch.tensor([situation_of(row.audio, row.image) for row in self.rows])
@@ -44,7 +45,8 @@ class PreparedSet:
             self.image = np.load(cache / "image.npy", mmap_mode="r")      # [rows, 3, H, W] uint8
         except (OSError, ValueError) as error:
             raise InputError(f"{cache}: the feature cache is not whole; remove it, and it will be made anew") from error
-        warn_of_shared_groups(self.rows)
+        for warn in (warn_of_shared_groups, warn_of_shared_files, warn_of_telling_gaps):
+            warn(self.rows)
 
     def indices(self, split, situation=Situation.NOISY_BOTH):
         """Row numbers of the samples of a split that can be in a situation: those that lack nothing else. [n] long
@@ -139,7 +141,8 @@ def cached_features(folder, rows, config):
     It is named after the settings and every file's path, size and time, so a changed file is decoded anew, and it
     appears only when it is whole.
     """
-    stamps = [[stamp(folder / name) if name else None for name in (row.audio, row.image)] for row in rows]
+    root = root_of(folder)
+    stamps = [[stamp(root / name) if name else None for name in (row.audio, row.image)] for row in rows]
     key = [CACHE_VERSION, asdict(config.audio), asdict(config.image), [[row.audio, row.image] for row in rows], stamps]
     cache = folder / ("features-" + hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16])
     if cache.exists():
@@ -147,7 +150,7 @@ def cached_features(folder, rows, config):
     logger.info("decoding %d samples into %s", len(rows), cache)
     try:
         with new_folder(cache) as unfinished:
-            decode(folder, rows, config, unfinished)
+            decode(root, rows, config, unfinished)
     except InputError:
         if not cache.exists():                # else another process has made the same one meanwhile
             raise
@@ -159,13 +162,13 @@ def stamp(path):
     return [status.st_size, status.st_mtime_ns]
 
 
-def decode(folder, rows, config, target):
-    """Write audio.npy and image.npy into `target`, sample by sample."""
+def decode(root, rows, config, target):
+    """Write audio.npy and image.npy into `target`, sample by sample. root: of the rows' paths"""
     audio = np.lib.format.open_memmap(target / "audio.npy", "w+", np.float32,
                                       (len(rows), config.audio.frames, config.audio.mels))
     image = np.lib.format.open_memmap(target / "image.npy", "w+", np.uint8,
                                       (len(rows), 3, config.image.size, config.image.size))
-    files = [[name and folder / name for name in (row.audio, row.image)] for row in rows]
+    files = [[name and root / name for name in (row.audio, row.image)] for row in rows]
     features = worked_ahead(lambda pair: features_of(*pair, config), files, threads=os.cpu_count())
     for i, (log_mel, pixels) in enumerate(features):
         audio[i], image[i] = log_mel.numpy(), pixels.numpy()

@@ -14,7 +14,7 @@ COVERED = 0.95                    # share of the files that the advised setting 
 
 def warn_of_what_is_cut(data, config):
     """Say so where most clips of a PreparedSet are longer, or most pictures larger, than what is used of them."""
-    clips = sorted(duration(data.folder / row.audio) for row in spread([row for row in data.rows if row.audio]))
+    clips = sorted(duration(data.root / row.audio) for row in spread([row for row in data.rows if row.audio]))
     if share_above(clips, config.audio.seconds) > 0.5:
         patch = config.model.audio_patch
         overhang = FRAME_LENGTH_MS - FRAME_SHIFT_MS                    # n frames last FRAME_SHIFT_MS n + overhang
@@ -23,7 +23,7 @@ def warn_of_what_is_cut(data, config):
         logger.warning("note: %.0f%% of the clips are longer than the %g s that are used of each; "
                        "--set audio.seconds=%g takes nearly all whole", 100 * share_above(clips, config.audio.seconds),
                        config.audio.seconds, advised)
-    sides = sorted(shorter_side(data.folder / row.image) for row in spread([row for row in data.rows if row.image]))
+    sides = sorted(shorter_side(data.root / row.image) for row in spread([row for row in data.rows if row.image]))
     if share_above(sides, config.image.size) > 0.5:
         patch = config.model.image_patch
         logger.warning("note: %.0f%% of the pictures are larger than the %d pixels that they are shrunk to; --set "
