@@ -74,6 +74,8 @@ def make(fsdd, mnist, out, seed):
     images, labels = read_mnist(mnist)
     pairs = pair_by_class([digit for _, digit, _ in recordings], [str(label) for label in labels], seed)
     with new_set(out, CLASSES) as (folder, rows):
+        for name in ("audio", "image"):
+            (folder / name).mkdir()
         for (path, digit, split), image in zip(recordings, pairs):
             row = Row(id=path.stem, audio=f"audio/{path.name}", image=f"image/{path.stem}.png", label=digit, split=split)
             shutil.copyfile(path, folder / row.audio)

@@ -12,15 +12,13 @@ from ptm_mini.files import new_folder
 
 
 @contextmanager
-def new_set(out, classes):
-    """Make the new prepared set `out`, whole or not at all: yield its folder, with audio/ and image/ in it, and a list that
-    is to be filled with its Rows; then write them and say how many there are."""
+def new_set(out, classes, root=None):
+    """Make the new prepared set `out`, whole or not at all: yield its folder and a list that is to be filled with its Rows;
+    then write them and say how many there are. root: where the rows' files are, if not in the set"""
     rows = []
     with new_folder(out) as folder:
-        for name in ("audio", "image"):
-            (folder / name).mkdir()
         yield folder, rows
-        write_set(folder, rows, classes)
+        write_set(folder, rows, classes, root)
     counts = Counter(row.split for row in rows)
     print(f"{out}: {counts['train']} training, {counts['val']} validation and {counts['test']} test samples")
 

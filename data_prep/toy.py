@@ -30,6 +30,8 @@ def make(out, recordings, split, seed):
     split        "grouped" keeps the slices of a recording on one side, "random" does not
     """
     with new_set(out, CLASSES) as (folder, rows):
+        for name in ("audio", "image"):
+            (folder / name).mkdir()
         for label, name in enumerate(CLASSES):
             for recording in range(recordings):
                 for part in range(SLICES):

@@ -14,21 +14,28 @@ COVERED = 0.95                    # share of the files that the advised setting 
 
 def warn_of_what_is_cut(data, config):
     """Say so where most clips of a PreparedSet are longer, or most pictures larger, than what is used of them."""
-    clips = sorted(duration(data.root / row.audio) for row in spread([row for row in data.rows if row.audio]))
+    clips = [duration(data.root / row.audio) for row in spread([row for row in data.rows if row.audio])]
     if share_above(clips, config.audio.seconds) > 0.5:
-        patch = config.model.audio_patch
-        overhang = FRAME_LENGTH_MS - FRAME_SHIFT_MS                    # n frames last FRAME_SHIFT_MS n + overhang
-        frames = math.ceil((1000 * covering(clips) - overhang) / FRAME_SHIFT_MS / patch) * patch
-        advised = (FRAME_SHIFT_MS * frames + overhang) / 1000
         logger.warning("note: %.0f%% of the clips are longer than the %g s that are used of each; "
                        "--set audio.seconds=%g takes nearly all whole", 100 * share_above(clips, config.audio.seconds),
-                       config.audio.seconds, advised)
-    sides = sorted(shorter_side(data.root / row.image) for row in spread([row for row in data.rows if row.image]))
+                       config.audio.seconds, seconds_for(clips, config.model.audio_patch))
+    sides = [shorter_side(data.root / row.image) for row in spread([row for row in data.rows if row.image])]
     if share_above(sides, config.image.size) > 0.5:
-        patch = config.model.image_patch
         logger.warning("note: %.0f%% of the pictures are larger than the %d pixels that they are shrunk to; --set "
                        "image.size=%d keeps nearly all", 100 * share_above(sides, config.image.size), config.image.size,
-                       math.ceil(covering(sides) / patch) * patch)
+                       size_for(sides, config.model.image_patch))
+
+
+def seconds_for(clips, patch):
+    """The least valid audio.seconds that takes COVERED of the clips whole. clips: their seconds; patch: model.audio_patch"""
+    overhang = FRAME_LENGTH_MS - FRAME_SHIFT_MS                        # n frames last FRAME_SHIFT_MS n + overhang
+    frames = math.ceil((1000 * covering(clips) - overhang) / FRAME_SHIFT_MS / patch) * patch
+    return (FRAME_SHIFT_MS * frames + overhang) / 1000
+
+
+def size_for(sides, patch):
+    """The least valid image.size that COVERED of the pictures' shorter sides don't exceed. patch: model.image_patch"""
+    return math.ceil(covering(sides) / patch) * patch
 
 
 def spread(rows):
@@ -41,8 +48,8 @@ def share_above(values, limit):
 
 
 def covering(values):
-    """The value that COVERED of the sorted values do not exceed."""
-    return values[math.ceil(COVERED * len(values)) - 1]
+    """The value that COVERED of the values do not exceed."""
+    return sorted(values)[math.ceil(COVERED * len(values)) - 1]
 
 
 def duration(path):

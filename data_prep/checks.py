@@ -1,0 +1,67 @@
+"""What a file is. Each is decoded once to its end, piece by piece, so that a broken one is found here and not in training."""
+import hashlib
+from typing import NamedTuple
+
+import numpy as np
+import soundfile
+from PIL import Image
+
+from ptm_mini.data.audio import read_waveform
+from ptm_mini.data.image import read_image
+from ptm_mini.errors import InputError
+
+PIECE = 1 << 16                    # bytes hashed, or frames decoded, at once: memory does not grow with a file
+
+
+class Sound(NamedTuple):
+    digest: str                    # of the file's bytes
+    rate: int                      # Hz
+    channels: int
+    seconds: float
+
+
+class Picture(NamedTuple):
+    digest: str
+    width: int
+    height: int
+
+
+def examine_sound(path):
+    """A whole sound's facts. Raises InputError where training would, and for what is broken behind the part that it uses."""
+    digest = digest_of(path)
+    read_waveform(path, 16000, 16000)
+    frames = 0
+    try:
+        with soundfile.SoundFile(path) as file:
+            while len(piece := file.read(PIECE, dtype="float32", always_2d=True)):
+                if not np.isfinite(piece).all():
+                    raise InputError(f"{path}: holds NaN or infinity; expected finite samples: export it again")
+                frames += len(piece)
+            if frames < file.frames:
+                raise InputError(f"{path}: the sound breaks off after {frames} samples; expected {file.frames}: copy it again")
+            return Sound(digest, file.samplerate, file.channels, frames / file.samplerate)
+    except soundfile.LibsndfileError as error:
+        raise InputError(f"{path}: breaks off after {frames} samples ({error.error_string.rstrip('.')}); expected a whole "
+                         f"file: copy it again") from error
+
+
+def examine_picture(path):
+    """A whole picture's facts. Raises InputError where training would."""
+    digest = digest_of(path)
+    read_image(path, 32)
+    with Image.open(path) as picture:
+        return Picture(digest, *picture.size)
+
+
+def digest_of(path):
+    """SHA-256 of a file's bytes. Raises InputError where it is no file, or can't be read."""
+    if not path.is_file():                                      # a pipe would be waited for
+        raise InputError(f"{path}: no regular file is there, or a link leads nowhere; expected a sound or a picture")
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            while piece := file.read(PIECE):
+                digest.update(piece)
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({error.strerror}); expected a readable file") from error
+    return digest.hexdigest()
