@@ -95,7 +95,7 @@ def lines_of(found, groups_are):
         yield f"pictures: {facts['files']}; pixels: {tally(facts['sizes'])}; --set {facts['setting']} keeps nearly all"
     if equal := found["equal_content"]:
         yield (f"equal content: {len(equal)} times, {sum(len(same['splits']) > 1 for same in equal)} of them on two sides of "
-               f"the split: {some([' = '.join(same['files']) for same in equal])}")
+               f"the split: {some([' = '.join(same['files'][:3]) for same in equal])}")
     for name, title in (("leak", "this split has"), ("leak_of_a_random_split", "a random split would have")):
         if both := found[name]["groups_on_both_sides"]:
             yield (f"{title} {len(both)} {groups_are} both in test and elsewhere, which touches "
