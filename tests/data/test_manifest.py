@@ -8,7 +8,7 @@ from conftest import edit, refusal
 
 from ptm_mini.data.leaks import warn_of_shared_files, warn_of_telling_gaps
 from ptm_mini.data.manifest import Row, read_set, root_of, write_set
-from ptm_mini.data.prepared import PreparedSet
+from ptm_mini.data.prepared import Normalisation, PreparedSet
 
 
 @pytest.mark.parametrize("cells, says", [
@@ -85,7 +85,9 @@ def test_root_txt_names_the_folder_of_the_files(tiny_set, tmp_path_factory, smal
     assert read_set(folder) == (rows, classes)
     assert root_of(folder) == tiny_set.resolve() and root_of(tiny_set) == tiny_set.resolve()
     here, there = PreparedSet(tiny_set, small), PreparedSet(folder, small)
-    assert (here.audio == there.audio).all() and (here.image == there.image).all()
+    for i in range(6):
+        one, other = here.sample(i, Normalisation(0, 1)), there.sample(i, Normalisation(0, 1))
+        assert (one.audio == other.audio).all() and (one.image == other.image).all()
     assert list(folder.glob("features-*")) and there.folder == folder
 
 
