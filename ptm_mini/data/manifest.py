@@ -5,6 +5,7 @@ import json
 import os
 import re
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 
 from ptm_mini.errors import InputError
@@ -32,6 +33,7 @@ def read_set(folder):
     raises   InputError for the first thing wrong, with its line
     """
     classes, root = read_classes(folder / "classes.json"), root_of(folder)
+    real = lru_cache(maxsize=None)(os.path.realpath)
     path, columns = folder / "manifest.csv", [f.name for f in fields(Row)]
     rows, lines = [], {}
     with open_text(path) as file:
@@ -49,7 +51,7 @@ def read_set(folder):
             if None in cells or None in cells.values():
                 raise InputError(f"{where}: expected {len(columns)} cells, as the first line has")
             row = Row(**cells)
-            check_row(row, where, root, classes)
+            check_row(row, where, root, classes, real)
             if row.id in lines:
                 raise InputError(f"{where}: id {row.id!r} stands in line {lines[row.id]} too; expected each id once")
             lines[row.id] = reader.line_num
@@ -113,8 +115,8 @@ def read_classes(path):
     return classes
 
 
-def check_row(row, where, root, classes):
-    for column, cell in asdict(row).items():
+def check_row(row, where, root, classes, real):
+    for column, cell in vars(row).items():
         if CONTROL.search(cell):
             raise InputError(f"{where}: {column} {cell!r} holds a control character; expected plain text: rename it")
     if not row.id:
@@ -129,17 +131,23 @@ def check_row(row, where, root, classes):
     if not row.audio and not row.image:
         raise InputError(f"{where}: sample {row.id!r} has neither audio nor image; expected at least one")
     for name in filter(None, (row.audio, row.image)):
-        if leads_out(name, root):
+        if leads_out(name, root, real):
             raise InputError(f"{where}: path {name!r} leads out of {root}; copy the file in, or let root.txt beside the "
                              f"manifest name the folder that holds the set's files")
         if not os.path.isfile(root / name):
             raise InputError(f"{where}: {root / name}: no such file; mend the path or leave the cell empty")
 
 
-def leads_out(name, root):
-    """Whether a path that should be relative to the folder `root` leaves it: absolute, by .. or through a symbolic link."""
+def leads_out(name, root, real=os.path.realpath):
+    """Whether a path that should be relative to the folder `root` leaves it: absolute, by .. or through a symbolic link.
+
+    real  os.path.realpath, or one that remembers the folders that it has seen
+    """
     path = Path(name)
-    return path.is_absolute() or ".." in path.parts or not Path(os.path.realpath(root / path)).is_relative_to(root)
+    if path.is_absolute() or ".." in path.parts:
+        return True
+    path = root / path
+    return not Path(os.path.realpath(path) if os.path.islink(path) else real(path.parent)).is_relative_to(root)
 
 
 def write_set(folder, rows, classes, root=None):

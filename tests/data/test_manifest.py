@@ -16,7 +16,7 @@ from ptm_mini.data.prepared import Normalisation, PreparedSet
     ({"label": "A"}, "label 'A' is not in classes.json; "), ({"split": "testing"}, "split 'testing'; expected one of train"),
     ({"audio": "../0.wav"}, "leads out of"), ({"image": "/etc/passwd"}, "leads out of"),
     ({"audio": "9.wav"}, "9.wav: no such file"), ({"audio": "", "image": ""}, "neither audio nor image"),
-    ({"audio": "x" * 300}, "x: no such file"), ({"audio": "."}, "no such file"),
+    ({"audio": "x" * 300}, "x: no such file"), ({"audio": "."}, "leads out of"),
     ({"id": "  "}, "id '  ' starts or ends with white space"), ({"group": "yard "}, "group 'yard ' starts or ends with"),
     ({"id": "a\x1bb"}, r"id 'a\x1bb' holds a control character"), ({"audio": "0\0.wav"}, r"audio '0\x00.wav' holds a control"),
     ({"group": "\x85"}, r"group '\x85' holds a control character"), ({"split": "test\t"}, r"split 'test\t' holds a control")])

@@ -33,7 +33,8 @@ def test_whatever_can_be_read_is_trained_on_and_the_rest_is_named(tmp_path, monk
     assert len(rows) == report["pairs"] == 150 - len(short) == 150 - len(report["left_out"]["image_only"])
     assert Counter(map(str, (infos[row.audio].samplerate for row in rows))) == report["audio"]["sample_rates"]
     assert set(report["audio"]["sample_rates"]) == set(map(str, wild.RATES))
-    assert set(report["audio"]["channels"]) == set("12345678") and report["audio"]["seconds"]["longest"] == 600
+    assert set(report["audio"]["channels"]) == set("12345678")
+    assert report["audio"]["seconds"]["longest"] == pytest.approx(600, abs=0.1)          # ADPCM has whole blocks
     assert len({(infos[row.audio].format, infos[row.audio].subtype) for row in rows}) == len(wild.SOUNDS)
     train.main(["--data", str(tmp_path / "set"), "--out", str(tmp_path / "run"), "--method", "backbone", "--epochs", "1",
                 *(part for assignment in SMALL for part in ("--set", assignment))])
