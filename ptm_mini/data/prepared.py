@@ -3,7 +3,7 @@ import hashlib
 import json
 import logging
 import os
-from collections import defaultdict, deque
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import NamedTuple
@@ -14,7 +14,7 @@ import torch
 from ptm_mini.config import Situation
 from ptm_mini.data.audio import fbank, read_waveform
 from ptm_mini.data.image import normalise, read_image
-from ptm_mini.data.leaks import warn_of_shared_files, warn_of_telling_gaps
+from ptm_mini.data.leaks import warn_of_leaks
 from ptm_mini.data.manifest import read_set, root_of
 from ptm_mini.errors import InputError
 from ptm_mini.files import new_folder
@@ -45,8 +45,7 @@ class PreparedSet:
             self.image = np.load(cache / "image.npy", mmap_mode="r")      # [rows, 3, H, W] uint8
         except (OSError, ValueError) as error:
             raise InputError(f"{cache}: the feature cache is not whole; remove it, and it will be made anew") from error
-        for warn in (warn_of_shared_groups, warn_of_shared_files, warn_of_telling_gaps):
-            warn(self.rows)
+        warn_of_leaks(self.rows)
 
     def indices(self, split, situation=Situation.NOISY_BOTH):
         """Row numbers of the samples of a split that can be in a situation: those that lack nothing else. [n] long
@@ -122,17 +121,6 @@ def situation_of(audio, image):
     """The Situation that follows from what a sample lacks: from an empty audio or image."""
     lacks_audio = Situation.COMPLETE if audio else Situation.NOISY_AUDIO
     return Situation(lacks_audio | (Situation.COMPLETE if image else Situation.NOISY_IMAGE))
-
-
-def warn_of_shared_groups(rows):
-    """A group on both sides of a split flatters every number; say so."""
-    splits = defaultdict(set)
-    for row in rows:
-        if row.group:
-            splits[row.group].add(row.split)
-    shared = sum(len(sides) > 1 for sides in splits.values())
-    if shared:
-        logger.warning("%d of %d groups stand in more than one split: the figures will flatter", shared, len(splits))
 
 
 def cached_features(folder, rows, config):

@@ -11,6 +11,7 @@ from conftest import edit
 
 from ptm_mini.config import Situation
 from ptm_mini.data import prepared
+from ptm_mini.data.leaks import warn_of_leaks
 from ptm_mini.data.manifest import Row
 from ptm_mini.data.prepared import PreparedSet, worked_ahead
 from ptm_mini.errors import InputError
@@ -86,7 +87,7 @@ def test_a_bad_file_leaves_no_cache_behind(tiny_set, small):
 def test_a_group_in_two_splits_is_reported(toy_set, small, caplog):
     PreparedSet(toy_set, small)
     assert "more than one split" not in caplog.text
-    prepared.warn_of_shared_groups([Row("a", "x", "", "l", "train", "g"), Row("b", "x", "", "l", "test", "g")])
+    warn_of_leaks([Row("a", "x", "", "l", "train", "g"), Row("b", "x", "", "l", "test", "g")])
     assert "1 of 1 groups stand in more than one split" in caplog.text
 
 
