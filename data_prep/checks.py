@@ -1,5 +1,6 @@
 """What a file is. Each is decoded once to its end, piece by piece, so that a broken one is found here and not in training."""
 import hashlib
+import os
 from typing import NamedTuple
 
 import numpy as np
@@ -55,7 +56,7 @@ def examine_picture(path):
 
 def digest_of(path):
     """SHA-256 of a file's bytes. Raises InputError where it is no file, or can't be read."""
-    if not path.is_file():                                      # a pipe would be waited for
+    if not os.path.isfile(path):                                # a pipe would be waited for
         raise InputError(f"{path}: no regular file is there, or a link leads nowhere; expected a sound or a picture")
     digest = hashlib.sha256()
     try:

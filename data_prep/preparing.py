@@ -52,7 +52,7 @@ def prepare(root, rows, remarks, options, groups_are="groups"):
                              f"more samples or groups, or another --split")
     if len(found["classes"]) < 2:
         raise InputError(f"{root}: 1 class is left, {rows[0].label!r}; expected two or more")
-    copied = [name for row in rows for name in (row.audio, row.image) if name] if options.copy else []
+    copied = sorted({name for row in rows for name in (row.audio, row.image) if name}) if options.copy else []
     with new_set(options.out, list(found["classes"]), None if options.copy else root) as (folder, written):
         for name in copied:
             copy(root / name, folder / name)

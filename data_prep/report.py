@@ -23,12 +23,12 @@ def report(rows, dropped, files, unreadable, remarks, seed):
     """
     sounds = [files[name] for name in sorted({row.audio for row in rows} - {""})]
     pictures = [files[name] for name in sorted({row.image for row in rows} - {""})]
+    numbers = Counter((row.label, row.split) for row in rows)
     return {
         "samples": len(rows), "pairs": sum(bool(row.audio and row.image) for row in rows), **one_sided(rows),
         "left_out": {**one_sided(dropped), "nothing_readable": [row.id for row in dropped if not row.audio and not row.image]},
         "unreadable": unreadable, "left_aside": remarks, "equal_content": equal_content(rows, files),
-        "classes": {label: {split: sum(row.split == split for row in rows if row.label == label) for split in SPLITS}
-                    for label in sorted({row.label for row in rows})},
+        "classes": {label: {split: numbers[label, split] for split in SPLITS} for label in sorted({row.label for row in rows})},
         "audio": audio_facts(sounds) if sounds else None, "image": image_facts(pictures) if pictures else None,
         "leak": leak(rows, [row.split for row in rows]),
         "leak_of_a_random_split": leak(rows, assign_splits([row.label for row in rows], range(len(rows)), seed))}
@@ -74,9 +74,9 @@ def leak(rows, splits):
     sides = defaultdict(set)
     for row, split in zip(rows, splits):
         sides[row.group].add(split)
-    both = sorted(group for group, found in sides.items() if group and "test" in found and len(found) > 1)
+    both = {group for group, found in sides.items() if group and "test" in found and len(found) > 1}
     touched = sum(row.group in both for row, split in zip(rows, splits) if split == "test")
-    return {"groups_on_both_sides": both, "test_samples_touched": touched, "test_samples": splits.count("test")}
+    return {"groups_on_both_sides": sorted(both), "test_samples_touched": touched, "test_samples": splits.count("test")}
 
 
 def lines_of(found, groups_are):

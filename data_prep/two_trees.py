@@ -3,6 +3,7 @@
 A set is its trees side by side, audio/CLASS/ with image/CLASS/ under any of the names below, or such a pair in each of train/,
 test/ and, if it is there, val/; in the given folder or one level below it.
 """
+import os
 import re
 import unicodedata
 from collections import defaultdict
@@ -11,8 +12,8 @@ from dataclasses import replace
 from ptm_mini.data.manifest import CONTROL, Row
 from ptm_mini.errors import InputError
 
-TREES = {"audio": {"audio", "audios", "audio_dataset", "sound", "sounds", "dataset_v3_sound"},         # as key_of gives them
-         "image": {"image", "images", "vision", "visual", "visuals", "dataset_v3_vision"}}
+TREES = {**dict.fromkeys(("audio", "audios", "audio_dataset", "sound", "sounds", "dataset_v3_sound"), "audio"),
+         **dict.fromkeys(("image", "images", "vision", "visual", "visuals", "dataset_v3_vision"), "image")}  # as key_of has them
 SUFFIXES = {"audio": {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64", ".rf64"},
             "image": {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".tga", ".jp2"}}
 SPLIT_FOLDERS = {"train": "train", "test": "test", "val": "val", "valid": "val", "validation": "val"}
@@ -36,9 +37,8 @@ def read_trees(folder, sound_of=same_stem):
     """
     root, trees = find_trees(folder)
     rows, remarks = [], []
-    for split, audio_tree, image_tree in trees:
-        sounds = files_in(audio_tree, "audio", root, remarks)
-        pictures = files_in(image_tree, "image", root, remarks)
+    for split, tree in trees:
+        sounds, pictures = (files_in(tree[column], column, root, remarks) for column in ("audio", "image"))
         stems = defaultdict(set)
         for label, stem in sounds:
             stems[label].add(stem)
@@ -50,36 +50,37 @@ def read_trees(folder, sound_of=same_stem):
 
 
 def find_trees(folder):
-    """Where a set is. returns its folder, list of (split or "", audio tree, image tree)"""
+    """Where a set is. returns its folder, list of (split or "", {"audio": tree, "image": tree})"""
     folder = folder.resolve()
-    fitting = [(place, trees_in(place)) for place in (folder, *folders_in(folder))]
-    fitting = [(place, trees) for place, trees in fitting if trees]
-    if fitting and fitting[0][0] == folder:                   # its train/ and test/ are sets by themselves, one level below
-        return fitting[0]
-    if len(fitting) > 1:
-        raise InputError(f"{folder}: holds several sets, {', '.join(place.name for place, _ in fitting)}; name one of them")
-    if not fitting:
+    if trees := trees_in(folder):
+        return folder, trees
+    below = [(place, trees) for place in folders_in(folder) if (trees := trees_in(place))]
+    if len(below) > 1:
+        raise InputError(f"{folder}: holds several sets, {', '.join(place.name for place, _ in below)}; name one of them")
+    if not below:
         raise InputError(f"{folder}: no folder of sounds beside one of pictures, there or one level below; expected such as "
                          f"audio/CLASS/ with image/CLASS/, or a list of pairs: python -m data_prep.folder --csv pairs.csv")
-    return fitting[0]
+    return below[0]
 
 
 def trees_in(place):
-    """The trees that lie in a folder itself or in its train/, test/, val/; none where there are none."""
+    """The trees that lie in a folder itself, or in its train/, test/ and val/; none where there are none."""
     found = []
     for part in (place, *(path for path in folders_in(place) if key_of(path.name) in SPLIT_FOLDERS)):
-        trees = [[path for path in folders_in(part) if key_of(path.name) in names] for names in TREES.values()]
-        for paths in trees:
-            if len(paths) > 1:
-                raise InputError(f"{part}: holds {' and '.join(path.name for path in paths)}; expected one of them: rename "
-                                 f"or move the others")
-        if all(trees):
-            found.append(("" if part == place else SPLIT_FOLDERS[key_of(part.name)], trees[0][0], trees[1][0]))
+        trees = [(TREES[key_of(path.name)], path) for path in folders_in(part) if key_of(path.name) in TREES]
+        if sorted(column for column, _ in trees) == ["audio", "image"]:
+            found.append((SPLIT_FOLDERS[key_of(part.name)] if part != place else "", dict(trees)))
+        elif len(trees) > 1 or trees and part != place:
+            raise InputError(f"{part}: holds {', '.join(path.name for _, path in trees)}; expected one folder of sounds and one "
+                             f"of pictures: rename or move the others")
+    if len(found) > 1 and not found[0][0]:
+        raise InputError(f"{place}: holds sounds and pictures both itself and in {found[1][1]['audio'].parent.name}; expected "
+                         f"either: move the others")
     return found
 
 
 def folders_in(folder):
-    return [path for path in entries(folder) if path.is_dir()]
+    return [path for path in entries(folder) if os.path.isdir(path)]
 
 
 def entries(folder):
@@ -93,9 +94,9 @@ def files_in(tree, column, root, remarks):
     """The sounds or pictures of a tree, by their names. returns {(label, stem): path relative to the root}"""
     found = defaultdict(list)
     for folder in entries(tree):
-        for path in entries(folder) if folder.is_dir() else [folder]:
+        for path in entries(folder) if os.path.isdir(folder) else [folder]:
             name = path.relative_to(root).as_posix()
-            if path == folder or path.is_dir() or path.suffix.lower() not in SUFFIXES[column]:
+            if path == folder or os.path.isdir(path) or path.suffix.lower() not in SUFFIXES[column]:
                 remarks.append(f"{name}: no {column} file in a class folder, by its place and name")
             elif not can_be_a_cell(name):
                 remarks.append(f"{name}: a control character, or bytes that are no UTF-8, can't be in a manifest; rename it")

@@ -1,9 +1,27 @@
-"""What in a manifest lets figures flatter: a file on two sides of a split, a missing cell that betrays the class."""
+"""What in a manifest lets figures flatter: one recording or file on two sides of a split, a gap that betrays the class."""
 import logging
 from collections import Counter, defaultdict
 
 logger = logging.getLogger(__name__)
 TELLING = 0.2             # how much oftener than in another class a cell is missing where that is said
+
+
+def warn_of_leaks(rows):
+    """Log a warning for each way in which a set's Rows tell a model what it should find out."""
+    warn_of_shared_groups(rows)
+    warn_of_shared_files(rows)
+    warn_of_telling_gaps(rows)
+
+
+def warn_of_shared_groups(rows):
+    """A group on both sides of a split flatters every number; say so."""
+    splits = defaultdict(set)
+    for row in rows:
+        if row.group:
+            splits[row.group].add(row.split)
+    shared = sum(len(sides) > 1 for sides in splits.values())
+    if shared:
+        logger.warning("%d of %d groups stand in more than one split: the figures will flatter", shared, len(splits))
 
 
 def warn_of_shared_files(rows):

@@ -1,7 +1,7 @@
 """A prepared set as tensors: one sample's features, those of a whole set by index, and batches ahead of their reader."""
 import logging
 import os
-from collections import defaultdict, deque
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -14,7 +14,7 @@ from ptm_mini.config import Situation
 from ptm_mini.data.audio import fbank, read_waveform
 from ptm_mini.data.cache import Cache
 from ptm_mini.data.image import normalise, read_image
-from ptm_mini.data.leaks import warn_of_shared_files, warn_of_telling_gaps
+from ptm_mini.data.leaks import warn_of_leaks
 from ptm_mini.data.manifest import read_set, root_of
 from ptm_mini.data.storage import Storage, name_of, tidy
 from ptm_mini.errors import InputError
@@ -42,8 +42,7 @@ class PreparedSet:
         tidy(place, storage.clean)
         shapes = (config.audio.frames, config.audio.mels), (3, config.image.size, config.image.size)
         self.cache = Cache(place, self.rows, self.root, shapes, partial(features_of, config=config), storage.workers)
-        for warn in (warn_of_shared_groups, warn_of_shared_files, warn_of_telling_gaps):
-            warn(self.rows)
+        warn_of_leaks(self.rows)
 
     def indices(self, split, situation=Situation.NOISY_BOTH):
         """Row numbers of the samples of a split that can be in a situation: those that lack nothing else. [n] long
@@ -133,15 +132,6 @@ def situation_of(audio, image):
     return Situation(lacks_audio | (Situation.COMPLETE if image else Situation.NOISY_IMAGE))
 
 
-def warn_of_shared_groups(rows):
-    """A group on both sides of a split flatters every number; say so."""
-    splits = defaultdict(set)
-    for row in rows:
-        if row.group:
-            splits[row.group].add(row.split)
-    shared = sum(len(sides) > 1 for sides in splits.values())
-    if shared:
-        logger.warning("%d of %d groups stand in more than one split: the figures will flatter", shared, len(splits))
 
 
 def threads_beside(device):

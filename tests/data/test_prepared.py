@@ -8,6 +8,7 @@ from conftest import edit
 
 from ptm_mini.config import Situation
 from ptm_mini.data import prepared
+from ptm_mini.data.leaks import warn_of_leaks
 from ptm_mini.data.manifest import Row
 from ptm_mini.data.prepared import PreparedSet, worked_ahead
 from ptm_mini.errors import InputError
@@ -44,7 +45,7 @@ def test_normalisation_uses_the_training_audio_that_is_there(tiny_set, small):
 def test_a_group_in_two_splits_is_reported(toy_set, small, caplog):
     PreparedSet(toy_set, small)
     assert "more than one split" not in caplog.text
-    prepared.warn_of_shared_groups([Row("a", "x", "", "l", "train", "g"), Row("b", "x", "", "l", "test", "g")])
+    warn_of_leaks([Row("a", "x", "", "l", "train", "g"), Row("b", "x", "", "l", "test", "g")])
     assert "1 of 1 groups stand in more than one split" in caplog.text
 
 

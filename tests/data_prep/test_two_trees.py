@@ -18,6 +18,7 @@ from data_prep.shared import assign_splits
 from data_prep.two_trees import key_of
 from ptm_mini.data.manifest import read_set, root_of
 from ptm_mini.data.prepared import PreparedSet
+from ptm_mini.errors import InputError
 
 # {layout: where a sample's sound and picture are}; s is a sample, a SimpleNamespace of label, stem, split
 LAYOUTS = {
@@ -333,6 +334,15 @@ def test_bad_lists_of_pairs(tmp_path, make, pairs, text, says):
     assert not (tmp_path / "sets").exists()
 
 
+def test_a_listed_file_that_is_not_there_is_named(tmp_path, make, pairs):
+    text = "audio,image,label\n" + "".join(f"{'x' * 300}.wav,{n}.png,{'ab'[n % 2]}\n" for n in range(20))
+    for n in range(19):
+        Image.new("RGB", (4, 4), (n, 0, 0)).save(tmp_path / f"{n}.png")
+    rows, report = make(folder, "--csv", pairs(text), "--keep-unpaired")
+    assert len(rows) == 19 and report["left_out"]["nothing_readable"] == ["19"]
+    assert sorted(report["unreadable"]) == ["19.png", "x" * 300 + ".wav"]
+
+
 def test_bad_folders(tmp_path, make):
     says = lambda *arguments: refusal(make, folder, *arguments)
     assert "no folder is named" in says()
@@ -341,8 +351,13 @@ def test_bad_folders(tmp_path, make):
     assert "file: can't be read (Not a directory)" in says(tmp_path / "file")
     raw = write(tmp_path / "raw", samples(recordings=8, slices=1))
     (raw / "visual").mkdir()
-    assert "raw: holds vision and visual; expected one of them" in says(raw)
+    assert "raw: holds audio, vision, visual; expected one folder of sounds and one of pictures" in says(raw)
     (raw / "visual").rmdir()
+    (raw / "Test" / "audio").mkdir(parents=True)
+    assert "Test: holds audio; expected one folder of sounds and one of pictures" in says(raw)
+    (raw / "Test" / "image").mkdir()
+    assert "raw: holds sounds and pictures both itself and in Test" in says(raw)
+    shutil.rmtree(raw / "Test")
     (tmp_path / "two" / "sets").mkdir(parents=True)
     shutil.copytree(raw, tmp_path / "two" / "a")
     assert make(folder, tmp_path / "two", out="below")
