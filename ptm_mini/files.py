@@ -2,7 +2,7 @@
 import logging
 import os
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ptm_mini.errors import InputError
@@ -96,18 +96,21 @@ def taken(path):
         except BlockingIOError:
             logger.info("%s: another process is at work; waiting for it", path)
             fcntl.flock(file, fcntl.LOCK_EX)
-        if path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno())):
-            return file
-        file.close()                                           # its last holder has removed it meanwhile
+        with suppress(FileNotFoundError):                      # its last holder may have removed it meanwhile
+            if os.path.samestat(path.stat(), os.fstat(file.fileno())):
+                return file
+        file.close()
 
 
 def is_locked(path):
     """Whether a process holds the lock file `path`."""
-    if fcntl is None or not path.exists():
+    if fcntl is None:
         return False
     try:
         with open(path, "rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
     except BlockingIOError:
         return True
     return False

@@ -109,13 +109,13 @@ class Cache:
         """Decode what `folder` lacks, and say how fast it goes."""
         if not self.is_whole(folder):
             remove(folder)
+            refuse_full_disk(folder.parent, sum(file.offset(len(self.rows)) for file in self.files))
             folder.mkdir()
             for file in self.files:
                 file.make(folder)
         lacking = np.array(self.files[-1].mapped(folder)) == 0
         chunks = [first for first in range(0, len(lacking), CHUNK) if lacking[first:first + CHUNK].any()]
         total = sum(len(lacking[first:first + CHUNK]) for first in chunks)
-        refuse_full_disk(folder, total * sum(file.row_bytes() for file in self.files))
         logger.info("decoding %d samples into %s; %d are there", total, self.folder, len(lacking) - total)
         count, start = 0, time.monotonic()
         said = start
@@ -157,7 +157,7 @@ def checksum(identity, arrays):
 def refuse_full_disk(folder, needed):
     free = shutil.disk_usage(folder).free
     if free < needed:
-        raise InputError(f"{folder.parent}: the features need {needed / 1e6:.0f} MB, {free / 1e6:.0f} MB are free; free some "
+        raise InputError(f"{folder}: the features need {needed / 1e6:.0f} MB, {free / 1e6:.0f} MB are free; free some "
                          f"or name another place with --features")
 
 
