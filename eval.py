@@ -4,6 +4,7 @@ python eval.py runs/toy-1                      the numbers that train.py printed
 python eval.py runs/toy-1 --damage paper       another severity; its files are named results-paper.json and so on
 python eval.py runs/toy-1 --strategy routed    what needs no situation label
 python eval.py runs/toy-1 --stress             other severities, and each kind of damage alone
+python eval.py runs/toy-1 --attention          where the fusion block looks, drawn, and how much at the prompts
 python eval.py runs/toy-1 --ablate length      train variants of the run where they are not there yet, and compare
 """
 import argparse
@@ -14,6 +15,7 @@ from ptm_mini.errors import InputError, listing
 from ptm_mini.errors import run as run_command
 from ptm_mini.method.router import STRATEGIES
 from ptm_mini.report.ablations import ABLATIONS, ablate
+from ptm_mini.report.attention import attention
 from ptm_mini.report.results import Selection, evaluate_runs, runs_in
 from ptm_mini.report.stress import stress
 from ptm_mini.training import methods
@@ -36,6 +38,8 @@ def parse_arguments(argv):
     parser.add_argument("--damage", choices=config.DAMAGES, help="severity; default: the run's own")
     other = parser.add_mutually_exclusive_group()
     other.add_argument("--stress", action="store_true", help="sweep severities, and each kind of damage alone, instead")
+    other.add_argument("--attention", action="store_true",
+                       help="draw where the fusion block looks, for a few samples, and print how much at the prompts, instead")
     other.add_argument("--ablate", choices=ABLATIONS, metavar="ABLATION",
                        help="compare variants of the run instead; they are kept in its folder")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto",
@@ -46,15 +50,18 @@ def parse_arguments(argv):
 def main(argv=None):
     options = parse_arguments(argv)
     folders, device = runs_in(options.run), pick_device(options.device)
-    if options.ablate or options.stress:
-        for flag in ("data", "damage", *(("method", "strategy") if options.ablate else ())):
-            if getattr(options, flag):
-                raise InputError(f"--{flag}: does not go with --{'ablate' if options.ablate else 'stress'}; leave it out")
+    for other, flags in (("ablate", ("data", "damage", "method", "strategy")), ("stress", ("data", "damage")),
+                         ("attention", ("method", "strategy"))):
+        for flag in flags:
+            if getattr(options, other) and getattr(options, flag):
+                raise InputError(f"--{flag}: does not go with --{other}; leave it out")
     selection = Selection(options.data, options.damage, options.method, options.strategy)
     if options.ablate:
         ablate(options.run, folders, options.ablate, device)
     elif options.stress:
         stress(options.run, folders, device, selection)
+    elif options.attention:
+        attention(folders, device, selection)
     else:
         evaluate_runs(options.run, folders, device, selection)
 

@@ -10,10 +10,15 @@ from PIL import Image
 from data_prep import toy
 from ptm_mini.config import PRESETS, Situation
 from ptm_mini.data.manifest import Row, write_set
+from ptm_mini.data.prepared import PreparedSet
 from ptm_mini.errors import InputError
 from ptm_mini.method.backbone import Backbone, initialise
-from ptm_mini.method.prompts import Prompted, PromptSet
+from ptm_mini.method.prompts import Prompted, PromptSet, prompted
+from ptm_mini.method.router import Router
+from ptm_mini.runs.folder import Run, save_backbone, save_method
+from ptm_mini.runs.weights import fingerprint
 from ptm_mini.settings import with_assignments
+from ptm_mini.training.cost import Cost
 
 CLASSES = 10
 SMALL = ["audio.mels=32", "audio.seconds=0.335", "image.size=16", "model.width=16", "model.heads=2", "model.depth=2",
@@ -88,6 +93,18 @@ def make_prompted(config):
     backbone = make_backbone(config, random)
     model = Prompted(backbone, [PromptSet(config, backbone.head, torch.Generator().manual_seed(s)) for s in Situation])
     return backbone, move(model, 1.0, random)
+
+
+def save_random_run(folder, set_folder, config, prompts=True):
+    """A run of random weights on a set, with or without prompts and a router, saved in `folder`. returns PreparedSet, Run"""
+    data, random = PreparedSet(set_folder, config), torch.Generator().manual_seed(0)
+    backbone, costs = make_backbone(config, random), [Cost("stage", 10, 1, 1.0, 1000, 0.5, "CPU")]
+    run = save_backbone(folder, Run(config, data.classes, data.normalisation(), str(set_folder)), backbone, costs)
+    if prompts:
+        models = [move(prompted(backbone, config, random), 1.0, random) for _ in Situation]
+        models.append(move(Router(backbone), 1.0, random))
+        run = save_method(folder, run, "prompt", fingerprint(backbone), models, costs)
+    return data, run
 
 
 def refusal(call, *arguments, **keywords):

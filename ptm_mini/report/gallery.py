@@ -17,16 +17,25 @@ def heat(spectrogram):
                            .clip(0, 255).astype(np.uint8))
 
 
+def shown(image):
+    """[3, H, W] normalised to a picture"""
+    return Image.fromarray(denormalise(image).permute(1, 2, 0).numpy())
+
+
+def evenly_spaced(view, count):
+    """Row numbers of at most `count` of a View's samples that lack nothing, a list."""
+    complete = view.data.indices(view.split, Situation.COMPLETE)
+    return complete[torch.linspace(0, len(complete) - 1, min(count, len(complete))).round().long()].tolist()
+
+
 @torch.no_grad()
 def examples(strategies, view, count):
     """A few samples of a View, evenly spaced, before and after each damage, with each strategy's answer.
 
     returns  list of (class name, {Situation: (audio [T, M], image [3, H, W], {strategy: class name})})
     """
-    complete = view.data.indices(view.split, Situation.COMPLETE)
-    chosen = complete[torch.linspace(0, len(complete) - 1, min(count, len(complete))).round().long()]
     samples = []
-    for index in chosen.tolist():
+    for index in evenly_spaced(view, count):
         cells = {}
         for situation in Situation:
             sample = view.sample(index, situation)
@@ -60,8 +69,7 @@ def gallery(samples):
         draw.text((8, y + side / 2), truth.replace("_", "\n"), INK, font(16), anchor="lm")
         for column, (audio, image, answers) in enumerate(cells.values()):
             x = left + column * (cell_width + gap)
-            seen = Image.fromarray(denormalise(image).permute(1, 2, 0).numpy())
-            picture.paste(seen.resize((side, side), Image.Resampling.NEAREST), (x, y))
+            picture.paste(shown(image).resize((side, side), Image.Resampling.NEAREST), (x, y))
             picture.paste(heat(audio).resize((side, side), Image.Resampling.NEAREST), (x + side + 6, y))
             for i, name in enumerate(strategies):
                 right = answers[name] == truth

@@ -1,32 +1,21 @@
 """Asking a run about files gives what its evaluation gives, bit for bit."""
 import pytest
 import torch
-from conftest import make_backbone, move, refusal
+from conftest import refusal, save_random_run
 
 import ptm_mini
 from ptm_mini.config import Situation
-from ptm_mini.data.prepared import PreparedSet
-from ptm_mini.method.prompts import prompted
-from ptm_mini.method.router import Router, routed
-from ptm_mini.runs.folder import Run, save_backbone, save_method
+from ptm_mini.method.router import routed
 from ptm_mini.runs.models import load_models
-from ptm_mini.runs.weights import fingerprint
-from ptm_mini.training.cost import Cost
 from ptm_mini.training.measure import View
 
 CPU = torch.device("cpu")
-COSTS = [Cost("stage", 10, 1, 1.0, 1000, 0.5, "CPU")]
 
 
 @pytest.fixture
 def asked(toy_set, small, tmp_path):
     """The folder of a run of random weights on the toy set, the set, and the Run."""
-    data, random = PreparedSet(toy_set, small), torch.Generator().manual_seed(0)
-    backbone = make_backbone(small, random)
-    run = save_backbone(tmp_path, Run(small, data.classes, data.normalisation(), str(toy_set)), backbone, COSTS)
-    models = [move(prompted(backbone, small, random), 1.0, random) for _ in Situation]
-    models.append(move(Router(backbone), 1.0, random))
-    return tmp_path, data, save_method(tmp_path, run, "prompt", fingerprint(backbone), models, COSTS)
+    return tmp_path, *save_random_run(tmp_path, toy_set, small)
 
 
 def test_a_pair_gives_the_evaluations_answer(asked):
@@ -55,6 +44,5 @@ def test_a_file_left_out_is_missing_and_its_prompts_answer(asked):
 
 
 def test_a_run_without_prompts_says_how_to_train_them(tmp_path, toy_set, small):
-    backbone, data = make_backbone(small, torch.Generator().manual_seed(0)), PreparedSet(toy_set, small)
-    save_backbone(tmp_path, Run(small, data.classes, data.normalisation(), str(toy_set)), backbone, COSTS)
+    save_random_run(tmp_path, toy_set, small, prompts=False)
     assert f"train.py --out {tmp_path} --method prompt" in refusal(ptm_mini.load, tmp_path)
