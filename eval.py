@@ -4,6 +4,7 @@ python eval.py runs/toy-1                      the numbers that train.py printed
 python eval.py runs/toy-1 --damage paper       another severity; its files are named results-paper.json and so on
 python eval.py runs/toy-1 --strategy routed    what needs no situation label
 python eval.py runs/toy-1 --stress             other severities, and each kind of damage alone
+python eval.py runs/toy-1 --attention          where the fusion block looks, drawn, and how much at the prompts
 python eval.py runs/toy-1 --ablate length      train variants of the run where they are not there yet, and compare
 python eval.py runs/x --export-cav-mae x.pth   no evaluation: the backbone as a checkpoint for CAV-MAE's own code
 python eval.py runs/toy-1 --audio clip.wav --image frame.jpg      no evaluation: the classes of your own pair
@@ -21,6 +22,7 @@ from ptm_mini.errors import run as run_command
 from ptm_mini.method.router import STRATEGIES
 from ptm_mini.report.ablations import ABLATIONS, ablate
 from ptm_mini.report.answers import ask, ask_many
+from ptm_mini.report.attention import attention
 from ptm_mini.report.results import Selection, evaluate_runs, runs_in
 from ptm_mini.report.stress import stress
 from ptm_mini.runs.models import export
@@ -44,6 +46,8 @@ def parse_arguments(argv):
     parser.add_argument("--damage", choices=config.DAMAGES, help="severity; default: the run's own")
     other = parser.add_mutually_exclusive_group()
     other.add_argument("--stress", action="store_true", help="sweep severities, and each kind of damage alone, instead")
+    other.add_argument("--attention", action="store_true",
+                       help="draw where the fusion block looks, for a few samples, and print how much at the prompts, instead")
     other.add_argument("--ablate", choices=ABLATIONS, metavar="ABLATION",
                        help="compare variants of the run instead; they are kept in its folder")
     other.add_argument("--export-cav-mae", type=Path, metavar="FILE",
@@ -67,7 +71,8 @@ def parse_arguments(argv):
 # What is done in place of an evaluation, by the flag that asks for it, and the flags that go with that.
 OF_SET = ("features", "clean_features")
 GO_WITH = {"pairs": ("out",), "audio": ("image", "json", "picture"), "image": ("json", "picture"), "export_cav_mae": (),
-           "ablate": OF_SET, "stress": ("method", "strategy", *OF_SET), None: ("data", "damage", "method", "strategy", *OF_SET)}
+           "ablate": OF_SET, "attention": ("data", "damage", *OF_SET), "stress": ("method", "strategy", *OF_SET),
+           None: ("data", "damage", "method", "strategy", *OF_SET)}
 
 
 def check_flags(options):
@@ -107,6 +112,8 @@ def main(argv=None):
         ablate(options.run, folders, options.ablate, device, selection.storage)
     elif options.stress:
         stress(options.run, folders, device, selection)
+    elif options.attention:
+        attention(folders, device, selection)
     else:
         evaluate_runs(options.run, folders, device, selection)
 

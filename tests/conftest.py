@@ -96,15 +96,23 @@ def make_prompted(config):
     return backbone, move(model, 1.0, random)
 
 
+def save_random_run(folder, set_folder, config, prompts=True):
+    """A run of random weights on a set, with or without prompts and a router, saved in `folder`. returns PreparedSet, Run"""
+    data, random = PreparedSet(set_folder, config), torch.Generator().manual_seed(0)
+    backbone, costs = make_backbone(config, random), [Cost("stage", 10, 1, 1.0, 1000, 0.5, "CPU")]
+    run = save_backbone(folder, Run(config, data.classes, data.normalisation(), str(set_folder)), backbone, costs)
+    if prompts:
+        models = [move(prompted(backbone, config, random), 1.0, random) for _ in Situation]
+        models.append(move(Router(backbone), 1.0, random))
+        run = save_method(folder, run, "prompt", fingerprint(backbone), models, costs)
+    return data, run
+
+
 @pytest.fixture(scope="session")
 def asked(toy_set, small, tmp_path_factory):
     """The folder of a run of random weights on the toy set, the set, and the Run. Nothing may be written there."""
-    data, random = PreparedSet(toy_set, small), torch.Generator().manual_seed(0)
-    backbone, folder = make_backbone(small, random), tmp_path_factory.mktemp("asked") / "run"
-    run = save_backbone(folder, Run(small, data.classes, data.normalisation(), str(toy_set)), backbone, COSTS)
-    models = [move(prompted(backbone, small, random), 1.0, random) for _ in Situation]
-    models.append(move(Router(backbone), 1.0, random))
-    return folder, data, save_method(folder, run, "prompt", fingerprint(backbone), models, COSTS)
+    folder = tmp_path_factory.mktemp("asked") / "run"
+    return folder, *save_random_run(folder, toy_set, small)
 
 
 def refusal(call, *arguments, **keywords):

@@ -176,6 +176,18 @@ def test_stress(seeds_folder, capsys):
                                                     "image_gaussian", "image_blur", "image_pixelate", "image_missing"]
 
 
+def test_attention(seeds_folder, capsys):
+    eval_script.main([str(seeds_folder), "--attention", "--device", "cpu"])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    rows = {line.split("|")[1].strip(): [cell.split("±")[0] for cell in line.split("|")[2:-1]] for line in lines[2:]}
+    assert list(rows) == ["audio queries", "image queries"]
+    for *shares, even in rows.values():                                           # 2 prompts, 4 tokens
+        assert len(shares) == 4 and all(0 < float(share) < 1 for share in shares) and float(even) == 0.333
+    assert all((seeds_folder / f"seed-{n}" / "attention.png").exists() for n in (0, 1))
+    line, status = refused(lambda: eval_script.main([str(seeds_folder), "--attention", "--method", "lora"]), capsys)
+    assert "--method: does not go with --attention" in line and status == 2
+
+
 def test_an_ablation_trains_what_is_missing_and_resumes(seeds_folder, capsys, caplog):
     run = seeds_folder / "seed-0"
     before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}

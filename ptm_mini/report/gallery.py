@@ -17,11 +17,21 @@ def heat(spectrogram):
                            .clip(0, 255).astype(np.uint8))
 
 
+def shown(image):
+    """[3, H, W] normalised to a picture"""
+    return Image.fromarray(denormalise(image).permute(1, 2, 0).numpy())
+
+
 def show(picture, x, y, side, audio, image):
     """Paste what the model sees of one sample, [T, M] and [3, H, W]: the image at (x, y), the spectrogram to its right."""
-    seen = Image.fromarray(denormalise(image).permute(1, 2, 0).numpy())
-    picture.paste(seen.resize((side, side), Image.Resampling.NEAREST), (x, y))
+    picture.paste(shown(image).resize((side, side), Image.Resampling.NEAREST), (x, y))
     picture.paste(heat(audio).resize((side, side), Image.Resampling.NEAREST), (x + side + 6, y))
+
+
+def evenly_spaced(view, count):
+    """Row numbers of at most `count` of a View's samples that lack nothing, a list."""
+    complete = view.data.indices(view.split, Situation.COMPLETE)
+    return complete[torch.linspace(0, len(complete) - 1, min(count, len(complete))).round().long()].tolist()
 
 
 @torch.no_grad()
@@ -30,10 +40,8 @@ def examples(strategies, view, count):
 
     returns  list of (class name, {Situation: (audio [T, M], image [3, H, W], {strategy: class name})})
     """
-    complete = view.data.indices(view.split, Situation.COMPLETE)
-    chosen = complete[torch.linspace(0, len(complete) - 1, min(count, len(complete))).round().long()]
     samples = []
-    for index in chosen.tolist():
+    for index in evenly_spaced(view, count):
         cells = {}
         for situation in Situation:
             sample = view.sample(index, situation)

@@ -7,7 +7,6 @@ import torch
 from conftest import edit
 
 from ptm_mini.config import Situation
-from ptm_mini.data import prepared
 from ptm_mini.data.leaks import warn_of_leaks
 from ptm_mini.data.manifest import Row
 from ptm_mini.data.prepared import PreparedSet, worked_ahead

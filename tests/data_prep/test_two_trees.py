@@ -18,7 +18,6 @@ from data_prep.shared import assign_splits
 from data_prep.two_trees import key_of
 from ptm_mini.data.manifest import read_set, root_of
 from ptm_mini.data.prepared import PreparedSet
-from ptm_mini.errors import InputError
 
 # {layout: where a sample's sound and picture are}; s is a sample, a SimpleNamespace of label, stem, split
 LAYOUTS = {
