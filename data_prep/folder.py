@@ -47,7 +47,7 @@ def check_cells(cells, where, ids):
         raise InputError(f"{where}: more or fewer cells than the first line has; expected as many")
     for column, cell in cells.items():
         if CONTROL.search(cell) or column not in ("audio", "image") and cell != cell.strip():
-            raise InputError(f"{where}: {column} {cell!r} holds a control character, or white space around it; expected a name")
+            raise InputError(f"{where}: {column} {cell!r} has a control character in it, or white space around it; rename")
     if not cells["label"]:
         raise InputError(f"{where}: the label is empty; expected the name of a class")
     if not cells["audio"] and not cells["image"]:

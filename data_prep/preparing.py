@@ -48,8 +48,8 @@ def prepare(root, rows, remarks, options, groups_are="groups"):
     print(*lines_of(found, groups_are), sep="\n")
     for split in SPLITS:
         if not any(row.split == split for row in rows):
-            raise InputError(f"{root}: no sample of split {split!r} among the {len(rows)} that are left; expected some of each: "
-                             f"more samples or groups, or another --split")
+            raise InputError(f"{root}: no sample of split {split!r} among the {len(rows)} that are left; expected some of "
+                             f"each: more samples or groups, or another --split")
     if len(found["classes"]) < 2:
         raise InputError(f"{root}: 1 class is left, {rows[0].label!r}; expected two or more")
     copied = sorted({name for row in rows for name in (row.audio, row.image) if name}) if options.copy else []

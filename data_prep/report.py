@@ -28,7 +28,8 @@ def report(rows, dropped, files, unreadable, remarks, seed):
         "samples": len(rows), "pairs": sum(bool(row.audio and row.image) for row in rows), **one_sided(rows),
         "left_out": {**one_sided(dropped), "nothing_readable": [row.id for row in dropped if not row.audio and not row.image]},
         "unreadable": unreadable, "left_aside": remarks, "equal_content": equal_content(rows, files),
-        "classes": {label: {split: numbers[label, split] for split in SPLITS} for label in sorted({row.label for row in rows})},
+        "classes": {label: {split: numbers[label, split] for split in SPLITS}
+                    for label in sorted({row.label for row in rows})},
         "audio": audio_facts(sounds) if sounds else None, "image": image_facts(pictures) if pictures else None,
         "leak": leak(rows, [row.split for row in rows]),
         "leak_of_a_random_split": leak(rows, assign_splits([row.label for row in rows], range(len(rows)), seed))}
@@ -49,8 +50,9 @@ def audio_facts(sounds):
 
 
 def image_facts(pictures):
+    sides = [min(picture.width, picture.height) for picture in pictures]
     return {"files": len(pictures), "sizes": counts(f"{picture.width}x{picture.height}" for picture in pictures),
-            "setting": f"image.size={size_for([min(picture.width, picture.height) for picture in pictures], PATCHES.image_patch)}"}
+            "setting": f"image.size={size_for(sides, PATCHES.image_patch)}"}
 
 
 def counts(values):
@@ -94,8 +96,9 @@ def lines_of(found, groups_are):
     if facts := found["image"]:
         yield f"pictures: {facts['files']}; pixels: {tally(facts['sizes'])}; --set {facts['setting']} keeps nearly all"
     if equal := found["equal_content"]:
-        yield (f"equal content: {len(equal)} times, {sum(len(same['splits']) > 1 for same in equal)} of them on two sides of "
-               f"the split: {some([' = '.join(same['files'][:3]) for same in equal])}")
+        crossing = sum(len(same["splits"]) > 1 for same in equal)
+        yield (f"{len(equal)} sounds or pictures in several files each, {crossing} of them on two sides of the split: "
+               f"{some([' = '.join(same['files'][:3]) for same in equal])}")
     for name, title in (("leak", "this split has"), ("leak_of_a_random_split", "a random split would have")):
         if both := found[name]["groups_on_both_sides"]:
             yield (f"{title} {len(both)} {groups_are} both in test and elsewhere, which touches "
@@ -103,7 +106,7 @@ def lines_of(found, groups_are):
     for name, title in (("audio_only", "a readable sound alone"), ("image_only", "a readable picture alone"),
                         ("nothing_readable", "nothing readable")):
         if ids := found["left_out"][name]:
-            yield f"left out, having {title}: {len(ids)}: {some(ids)}"
+            yield f"left out, for having {title}: {len(ids)}: {some(ids)}"
     for remark in found["left_aside"]:
         yield f"left aside: {shown(remark)}"
     for reason in found["unreadable"].values():

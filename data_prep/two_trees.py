@@ -13,7 +13,7 @@ from ptm_mini.data.manifest import CONTROL, Row
 from ptm_mini.errors import InputError
 
 TREES = {**dict.fromkeys(("audio", "audios", "audio_dataset", "sound", "sounds", "dataset_v3_sound"), "audio"),
-         **dict.fromkeys(("image", "images", "vision", "visual", "visuals", "dataset_v3_vision"), "image")}  # as key_of has them
+         **dict.fromkeys(("image", "images", "vision", "visual", "visuals", "dataset_v3_vision"), "image")}    # by key_of
 SUFFIXES = {"audio": {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64", ".rf64"},
             "image": {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".tga", ".jp2"}}
 SPLIT_FOLDERS = {"train": "train", "test": "test", "val": "val", "valid": "val", "validation": "val"}
@@ -71,8 +71,8 @@ def trees_in(place):
         if sorted(column for column, _ in trees) == ["audio", "image"]:
             found.append((SPLIT_FOLDERS[key_of(part.name)] if part != place else "", dict(trees)))
         elif len(trees) > 1 or trees and part != place:
-            raise InputError(f"{part}: holds {', '.join(path.name for _, path in trees)}; expected one folder of sounds and one "
-                             f"of pictures: rename or move the others")
+            raise InputError(f"{part}: holds {', '.join(path.name for _, path in trees)}; expected one folder of sounds and "
+                             f"one of pictures: rename or move the others")
     if len(found) > 1 and not found[0][0]:
         raise InputError(f"{place}: holds sounds and pictures both itself and in {found[1][1]['audio'].parent.name}; expected "
                          f"either: move the others")

@@ -33,8 +33,8 @@ def stem_of(row):
 def find_metadata(folder):
     found = sorted(path for path in folder.rglob("*.csv") if path.name.lower() == METADATA)
     if len(found) != 1:
-        raise InputError(f"{folder}: {len(found)} files named UrbanSound8K.csv in it; expected one, with the folds: name it by "
-                         f"--metadata (it comes with UrbanSound8K itself, in metadata/)")
+        raise InputError(f"{folder}: {len(found)} files named UrbanSound8K.csv in it; expected one, with the folds: name it "
+                         f"by --metadata (it comes with UrbanSound8K itself, in metadata/)")
     return found[0]
 
 
@@ -59,8 +59,8 @@ def split_by_fold(rows, folds, fold):
         raise InputError(f"--fold {fold}: no such fold; expected one of {', '.join(map(str, sorted(set(folds.values()))))}")
     for row in rows:
         if stem_of(row) not in folds:
-            raise InputError(f"{row.audio or row.image}: not in UrbanSound8K.csv; expected each slice there: remove the file, or "
-                             f"choose another --split")
+            raise InputError(f"{row.audio or row.image}: not in UrbanSound8K.csv; expected each slice there: remove the file, "
+                             f"or choose another --split")
     return [replace(row, split="test" if folds[stem_of(row)] == fold else "train") for row in rows]
 
 
@@ -68,7 +68,7 @@ def main():
     parser = preparing_arguments(__doc__, "sets/urbansound8k_av", splits=("grouped", "random", "folds"))
     parser.add_argument("folder", type=Path, help="the set as downloaded, such as Dataset_v3_sound/ and Dataset_v3_vision/")
     parser.add_argument("--fold", type=int, metavar="N", help="for --split folds: the test split is the set's own fold N")
-    parser.add_argument("--metadata", type=Path, help="UrbanSound8K.csv, which has the folds (default: looked for in the folder)")
+    parser.add_argument("--metadata", type=Path, help="UrbanSound8K.csv, with the folds (default: looked for in the folder)")
     options = parser.parse_args()
     if (options.split == "folds") != (options.fold is not None):
         raise InputError(f"--split {options.split}, --fold {options.fold}: expected --split folds with --fold N, or neither")

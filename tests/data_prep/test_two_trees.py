@@ -158,7 +158,7 @@ def test_one_sided_samples_are_left_out_and_named_or_kept_as_missing(tmp_path, m
                                   "nothing_readable": []}
     assert read_set(tmp_path / "sets" / "set")[1] == ["car_horn", "dog_bark"] and report["pairs"] == report["samples"] == 57
     printed = capsys.readouterr().out
-    assert "having a readable picture alone: 2: 100-1-0-0, 101-1-0-0" in printed
+    assert "for having a readable picture alone: 2: 100-1-0-0, 101-1-0-0" in printed
     assert [line for line in printed.splitlines() if line.startswith("unreadable: ")] == [
         f"unreadable: {reason}" for reason in report["unreadable"].values()] and "101-1-0-0.wav" in printed
     rows, report = make(folder, raw, "--keep-unpaired", out="kept")
@@ -305,7 +305,8 @@ def test_a_list_of_pairs(tmp_path, make, pairs):
         soundfile.write(tmp_path / f"{n}.wav", np.random.default_rng(n).uniform(-0.1, 0.1, 400), 8000)
         Image.new("RGB", (4, 4), (n, 0, 0)).save(tmp_path / f"{n}.png")
     text = "label,audio,image,split,id,group\n" + "".join(
-        f"{'ab'[n % 2]},{n}.wav,{'' if n == 5 else f'{n}.png'},{('train', 'val', 'test')[n % 3]},x{n},g{n}\n" for n in range(6))
+        f"{'ab'[n % 2]},{n}.wav,{'' if n == 5 else f'{n}.png'},{('train', 'val', 'test')[n % 3]},x{n},g{n}\n"
+        for n in range(6))
     rows, report = make(folder, "--csv", pairs(text), "--keep-unpaired")
     assert [(row.id, row.audio, row.image, row.split, row.group) for row in rows] == [
         (f"x{n}", f"{n}.wav", "" if n == 5 else f"{n}.png", ("train", "val", "test")[n % 3], f"g{n}") for n in range(6)]
@@ -319,11 +320,12 @@ def test_a_list_of_pairs(tmp_path, make, pairs):
 
 @pytest.mark.parametrize("text, says", [
     ("audio,image\n0.wav,0.png\n", "no column 'label'"), ("audio,image,label,label\n", "column 'label'; "),
-    ("audio,image,lable\n", "column 'lable'; did you mean label?"), ("audio,image,label\n0.wav,0.png\n", "csv:2: more or fewer"),
-    ("audio,image,label\n0.wav,0.png,a,b\n", "csv:2: more or fewer cells"), ("audio,image,label\n,,a\n", "csv:2: neither audio"),
+    ("audio,image,lable\n", "column 'lable'; did you mean label?"), ("audio,image,label\n0.wav,0.png\n", "csv:2: more or"),
+    ("audio,image,label\n0.wav,0.png,a,b\n", "csv:2: more or fewer cells"),
+    ("audio,image,label\n,,a\n", "csv:2: neither audio"),
     ("audio,image,label\n0.wav,0.png,\n", "csv:2: the label is empty"), ("audio,image,label\n../0.wav,,a\n", "leads out of"),
     ("audio,image,label\n/etc/passwd,,a\n", "leads out of"), ("audio,image,label\n0.wav,,a \n", "white space around it"),
-    ('audio,image,label\n0.wav,"0\n.png",a\n', "csv:3: image '0\\n.png' holds a control"), ("", "no column 'audio'"),
+    ('audio,image,label\n0.wav,"0\n.png",a\n', "csv:3: image '0\\n.png' has a control"), ("", "no column 'audio'"),
     ("audio,image,label,split\n0.wav,0.png,a,\n", "csv:2: split ''; expected one of train, val, test"),
     ("audio,image,label,id\n0.wav,,a,x\n1.wav,,a,x\n", "csv:3: id 'x' is empty or stands above"),
     ("audio,image,label,id\n0.wav,,a,\n", "csv:2: id '' is empty"), ('audio,image,label\n0.wav,,"a\n', "unexpected end"),

@@ -18,16 +18,16 @@ from PIL import Image
 PAIRS, CLASSES = 150, ("bell", "Übung, laut", 'the "third"')
 RATES = (4000, 8000, 11025, 12000, 16000, 22050, 24000, 32000, 37800, 44100, 48000, 88200, 96000, 176400, 192000)
 SOUNDS = [("WAV", "PCM_U8"), ("WAV", "PCM_16"), ("WAV", "PCM_24"), ("WAV", "PCM_32"), ("WAV", "FLOAT"), ("WAV", "DOUBLE"),
-          ("WAV", "ULAW"), ("WAV", "IMA_ADPCM"), ("WAV", "GSM610"), ("WAVEX", "PCM_16"), ("FLAC", "PCM_S8"), ("FLAC", "PCM_16"),
-          ("FLAC", "PCM_24"), ("OGG", "VORBIS"), ("OGG", "OPUS"), ("AIFF", "PCM_16"), ("AU", "FLOAT"), ("CAF", "PCM_24"),
-          ("W64", "PCM_16"), ("RF64", "PCM_32"), ("MP3", "MPEG_LAYER_III")]
+          ("WAV", "ULAW"), ("WAV", "IMA_ADPCM"), ("WAV", "GSM610"), ("WAVEX", "PCM_16"), ("FLAC", "PCM_S8"),
+          ("FLAC", "PCM_16"), ("FLAC", "PCM_24"), ("OGG", "VORBIS"), ("OGG", "OPUS"), ("AIFF", "PCM_16"), ("AU", "FLOAT"),
+          ("CAF", "PCM_24"), ("W64", "PCM_16"), ("RF64", "PCM_32"), ("MP3", "MPEG_LAYER_III")]
 SECONDS = (0.01, 0.024, 0.025, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 4.0, 8.0)
 LONG = {7: 600.0, 28: 600.0, 49: 61.3}                    # seconds of some, at the lowest rates
 PICTURES = [("PNG", "1"), ("PNG", "L"), ("PNG", "LA"), ("PNG", "P"), ("PNG", "RGB"), ("PNG", "RGBA"), ("PNG", "I;16"),
             ("JPEG", "L"), ("JPEG", "RGB"), ("JPEG", "CMYK"), ("JPEG", "YCbCr"), ("TIFF", "1"), ("TIFF", "LA"), ("TIFF", "P"),
-            ("TIFF", "RGBA"), ("TIFF", "CMYK"), ("TIFF", "YCbCr"), ("TIFF", "LAB"), ("TIFF", "I;16"), ("GIF", "P"), ("GIF", "L"),
-            ("WEBP", "RGB"), ("WEBP", "RGBA"), ("BMP", "1"), ("BMP", "L"), ("BMP", "RGB"), ("PPM", "L"), ("PPM", "RGB"),
-            ("TGA", "RGBA"), ("JPEG2000", "RGB")]
+            ("TIFF", "RGBA"), ("TIFF", "CMYK"), ("TIFF", "YCbCr"), ("TIFF", "LAB"), ("TIFF", "I;16"), ("GIF", "P"),
+            ("GIF", "L"), ("WEBP", "RGB"), ("WEBP", "RGBA"), ("BMP", "1"), ("BMP", "L"), ("BMP", "RGB"), ("PPM", "L"),
+            ("PPM", "RGB"), ("TGA", "RGBA"), ("JPEG2000", "RGB")]
 ENDINGS = {"WAVEX": "wav", "JPEG2000": "jp2", "TIFF": "tif"}
 SIZES = ((2, 2), (28, 28), (32, 33), (64, 48), (3, 200), (640, 7), (300, 300), (1023, 767))
 
@@ -149,14 +149,17 @@ def broken_pictures():
     wide.convert("F").save(floating, "TIFF")
     return {
         "empty": (".png", b""), "text": (".jpg", b"<html>404</html>\n"), "a sound": (".png", encoded("WAV", "PCM_16")),
-        "an svg": (".png", b"<svg xmlns='http://www.w3.org/2000/svg'/>"), "random": (".jpg", np.random.default_rng(1).bytes(5000)),
+        "an svg": (".png", b"<svg xmlns='http://www.w3.org/2000/svg'/>"),
+        "random": (".jpg", np.random.default_rng(1).bytes(5000)),
         "png header": (".png", rgb[:20]), "png cut": (".png", half(rgb)), "jpeg cut": (".jpg", half(jpeg)),
-        "jpeg start": (".jpg", jpeg[:2]), "gif cut": (".gif", half(drawn("GIF", "P"))), "webp cut": (".webp", half(drawn("WEBP"))),
-        "tiff cut": (".tif", half(drawn("TIFF"))), "bmp cut": (".bmp", half(drawn("BMP"))), "ppm cut": (".ppm", half(drawn("PPM"))),
+        "jpeg start": (".jpg", jpeg[:2]), "gif cut": (".gif", half(drawn("GIF", "P"))),
+        "webp cut": (".webp", half(drawn("WEBP"))), "tiff cut": (".tif", half(drawn("TIFF"))),
+        "bmp cut": (".bmp", half(drawn("BMP"))), "ppm cut": (".ppm", half(drawn("PPM"))),
         "tga cut": (".tga", half(drawn("TGA"))), "jp2 cut": (".jp2", half(drawn("JPEG2000"))),
         "check sum": (".png", png(10, 10, check=1)), "deflated wrong": (".png", png(10, 10, data=b"not deflated")),
-        "60,000 x 60,000": (".png", png(60_000, 60_000)), "no width": (".png", png(0, 10)), "1 x 1": (".png", drawn("PNG", side=1)),
-        "floating": (".tif", floating.getvalue()), "32 bits": (".tif", many.getvalue()), "depth 3": (".png", png(10, 10, depth=3)),
+        "60,000 x 60,000": (".png", png(60_000, 60_000)), "no width": (".png", png(0, 10)),
+        "1 x 1": (".png", drawn("PNG", side=1)), "floating": (".tif", floating.getvalue()),
+        "32 bits": (".tif", many.getvalue()), "depth 3": (".png", png(10, 10, depth=3)),
         "less data": (".png", png(100, 100)),
     }
 
@@ -187,7 +190,8 @@ def broken(folder):
         paths[-1].write_bytes(data)
         whole(sounds / f"picture, {name}.wav")
     shutil.move(sounds / "whole 0.wav", folder.parent / "outside.wav")
-    for name, target in (("whole 0.wav", folder.parent / "outside.wav"), ("dangling.wav", "nowhere.wav"), ("loop.wav", "loop.wav")):
+    for name, target in (("whole 0.wav", folder.parent / "outside.wav"), ("dangling.wav", "nowhere.wav"),
+                         ("loop.wav", "loop.wav")):
         paths.append(sounds / name)
         paths[-1].symlink_to(target)
     for name in ("new\nline.wav", "bytes\udcff.wav", "bell\a.wav", "tab\t.wav", "wrong ending.txt", "no ending"):
