@@ -118,8 +118,8 @@ def origin(found, config, folder, frozen):
     """
     start = cav_mae.as_ours(found, config, len(read_classes(folder / "classes.json")))
     if frozen and start.no_head:
-        raise InputError(f"--freeze-backbone: {found.path}: {start.no_head}; expected a model fine-tuned on the set's classes: "
-                         f"leave out --freeze-backbone, and it will be")
+        raise InputError(f"--freeze-backbone: {found.path}: {start.no_head}; expected a model fine-tuned on the set's "
+                         f"classes: leave out --freeze-backbone, and it will be")
     return Origin(str(found.path.resolve()), found.sha256)
 
 

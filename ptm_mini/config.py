@@ -145,8 +145,8 @@ class TrainConfig:
     audio_shift: float = setting(0.25, "augmentation: sounds move in time by up to this share of T", between(0, 0.5))
     image_shift: float = setting(0.04, "augmentation: pictures move by up to this share of H and W", between(0, 0.5))
     loaded_rate: float = setting(0.1, "share of the backbone's learning rate for what --init loaded", above(0, 1), before=1.0)
-    audio_mean: float = setting(0.0, "of the log-mel, to normalise by, where audio_std is not 0", between(-100, 100), before=0.0)
-    audio_std: float = setting(0.0, "likewise; 0: mean and std of the training split", NOT_NEGATIVE, before=0.0)
+    audio_mean: float = setting(0.0, "of the log-mel, to normalise by where audio_std is set", between(-100, 100), before=0.0)
+    audio_std: float = setting(0.0, "likewise; 0: the training split's mean and std", NOT_NEGATIVE, before=0.0)
     fraction: float = setting(1.0, "share of the training split for all but the backbone (the paper: 0.3)", above(0, 1))
     seed: int = setting(0, "of weights, order, augmentation and damage", NOT_NEGATIVE)
 

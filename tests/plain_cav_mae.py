@@ -1,8 +1,8 @@
 """CAV-MAE's forward passes as plain formulas over its own state dict: an oracle for the loader, a yardstick for speed.
 
-Written from the paper (Gong et al., ICLR 2023, section 2) and from the names and shapes in its checkpoints; softmax attention is
-written out. Weights are looked up by the official names, without `module.`; a and v are CAV-MAE's letters for audio and image,
-u for the blocks on both.
+Written from the paper (Gong et al., ICLR 2023, section 2) and from the names and shapes in its checkpoints; softmax attention
+is written out. Weights are looked up by the official names, without `module.`; a and v are CAV-MAE's letters for audio and
+image, u for the blocks on both.
 
 python tests/plain_cav_mae.py model.pth io.npz --heads 4       this reading and our backbone against official outputs
 """
@@ -87,8 +87,9 @@ def outputs(w, audio, image, heads):
 
 def config_for(checkpoint, heads, audio, image):
     """The Config, without fusion, that a Checkpoint with these inputs needs."""
-    (width, _, _, patch), (_, T, M), names = checkpoint.tensors["patch_embed_a.proj.weight"].shape, audio.shape, checkpoint.tensors
-    depths = {key: 1 + max(int(name.split(".")[1]) for name in names if name.startswith(f"{stack}."))
+    tensors, (_, T, M) = checkpoint.tensors, audio.shape
+    width, _, _, patch = tensors["patch_embed_a.proj.weight"].shape
+    depths = {key: 1 + max(int(name.split(".")[1]) for name in tensors if name.startswith(f"{stack}."))
               for key, stack in (("model.depth", "blocks_a"), ("model.joint_depth", "blocks_u"))}
     return with_settings(PRESETS["tiny"], {
         **depths, "model.width": width, "model.heads": heads, "model.fusion": "none", "model.audio_patch": patch,

@@ -68,7 +68,8 @@ def test_what_was_loaded_learns_more_slowly(checkpoint, tiny_set, tmp_path):
         run = tmp_path / f"run-{rate}"
         train("--data", tiny_set, "--out", run, "--init", checkpoint, "--method", "backbone", **{"train.loaded_rate": rate})
         after = load_backbone(run, load_run(run)).state_dict()
-        moved[rate] = {"loaded": (after["joint.0.mlp.fc1.weight"] - official()["module.blocks_u.0.mlp.fc1.weight"]).abs().max(),
+        before = official()["module.blocks_u.0.mlp.fc1.weight"]
+        moved[rate] = {"loaded": (after["joint.0.mlp.fc1.weight"] - before).abs().max(),
                        "fresh": after["fusion.0.update_audio.mlp.fc2.weight"].abs().max()}
     assert moved[1e-3]["loaded"] < 2e-3 * moved[1.0]["loaded"] and moved[1e-3]["fresh"] > 0.5 * moved[1.0]["fresh"]
 
@@ -123,8 +124,9 @@ def twice(path, trace):
 
 @pytest.mark.parametrize("make, says", [
     (pickled, "is not a whole file of tensors"), (in_a_checkpoint, "perhaps code, which was not run"),
-    (truncated, "is not a whole file of tensors"), (lambda path, trace: path.write_text("hello " * 100), "is not a whole file"),
-    (lambda path, trace: path.write_bytes(b""), "is not a whole file"), (lambda path, trace: path.mkdir(), "can't be read (Is a dir"),
+    (truncated, "is not a whole file of tensors"), (lambda path, trace: path.write_text("hello " * 99), "is not a whole file"),
+    (lambda path, trace: path.write_bytes(b""), "is not a whole file"),
+    (lambda path, trace: path.mkdir(), "can't be read (Is a directory)"),
     (lambda path, trace: None, "can't be read (No such file"), (with_nan, "'module.norm.bias' is no tensor of finite numbers"),
     (lambda path, trace: torch.save({"epoch": 3}, path), "'epoch' is no tensor"),
     (lambda path, trace: torch.save({"a\nb": torch.eye(2).to_sparse()}, path), r"'a\nb' is no tensor"),

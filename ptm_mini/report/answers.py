@@ -44,7 +44,8 @@ def lines(answer):
 def reasons(answer):
     """Which prompts answered, and why: two lines."""
     if answer.router is None:
-        return [f"prompts: {answer.situation.label}", "the situation is known, as a file was left out"]
+        missing = "audio" if answer.situation == Situation.NOISY_AUDIO else "image"
+        return [f"prompts: {answer.situation.label}", f"no {missing} is given, so the situation is known"]
     said = ", ".join(f"{situation.label} {p:.3f}" for situation, p in answer.router.items())
     return [f"prompts: {answer.situation.label}", f"picked by the router, which says {said}"]
 
@@ -59,8 +60,11 @@ def facts(answer, audio, image):
 def drawn(answer, prepared):
     """What the model saw of a pair, and a bar for each of the likeliest classes. returns PNG bytes"""
     side, left, line, across = 200, 20, 24, 260
-    shown = list(answer.probabilities.items())[:DRAWN]
-    picture = Image.new("RGB", (2 * side + across + 400, 70 + max(side, line * len(shown)) + 60), "white")
+    shown, why = list(answer.probabilities.items())[:DRAWN], reasons(answer)
+    name_left = left + 2 * side + 30
+    bar_left = name_left + 10 + max(font(14).getlength(name) for name, _ in shown)
+    width = max(bar_left + across + 50, *(left + font(14).getlength(reason) for reason in why)) + left
+    picture = Image.new("RGB", (round(width), 70 + max(side, line * len(shown)) + 60), "white")
     draw = ImageDraw.Draw(picture)
     draw.text((left, 10), answer.label, INK, font(20))
     show(picture, left, 44, side, prepared.audio, prepared.image)
@@ -68,15 +72,13 @@ def drawn(answer, prepared):
         if prepared.lacking & missing:
             draw.rectangle((x, 44, x + side - 1, 43 + side), FAINT)
             draw.text((x + side / 2, 44 + side / 2), "missing", INK, font(16), anchor="mm")
-    name_left = left + 2 * side + 30
-    bar_left = name_left + 10 + max(font(14).getlength(name) for name, _ in shown)
     for i, (name, p) in enumerate(shown):
         y = 44 + line * i
         draw.text((name_left, y), name, INK, font(14))
         draw.rectangle((bar_left, y + 2, bar_left + across, y + 16), FAINT)
         draw.rectangle((bar_left, y + 2, bar_left + across * p, y + 16), COLOURS[1])
         draw.text((bar_left + across + 10, y), f"{p:.3f}", INK, font(14))
-    for i, reason in enumerate(reasons(answer)):
+    for i, reason in enumerate(why):
         draw.text((left, picture.height - 56 + 22 * i), reason, INK, font(14))
     return as_png(picture)
 

@@ -32,8 +32,11 @@ def make(preset):
     backbone = Backbone(config, CLASSES)
     initialise(backbone, torch.Generator().manual_seed(0))
     weights = {official_name(name): tensor.clone().requires_grad_() for name, tensor in common(backbone).items()}
-    return {"ours": (backbone, list(backbone.parameters())),
-            "plain": (lambda audio, image: multimodal(weights, audio, image, config.model.heads), list(weights.values()))}, config
+
+    def plain(audio, image):
+        return multimodal(weights, audio, image, config.model.heads)
+
+    return {"ours": (backbone, list(backbone.parameters())), "plain": (plain, list(weights.values()))}, config
 
 
 def inputs(config, batch):
