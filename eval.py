@@ -44,6 +44,8 @@ def parse_arguments(argv):
                         help="strategies to evaluate; default: all")
     parser.add_argument("--data", type=Path, help="prepared set to evaluate on; default: the run's own")
     parser.add_argument("--damage", choices=config.DAMAGES, help="severity; default: the run's own")
+    parser.add_argument("--windows", type=int, metavar="N",
+                        help="answer long clips by the mean over N windows, from beginning to end; default: the beginning alone")
     other = parser.add_mutually_exclusive_group()
     other.add_argument("--stress", action="store_true", help="sweep severities, and each kind of damage alone, instead")
     other.add_argument("--attention", action="store_true",
@@ -70,9 +72,9 @@ def parse_arguments(argv):
 
 # What is done in place of an evaluation, by the flag that asks for it, and the flags that go with that.
 OF_SET = ("features", "clean_features")
-GO_WITH = {"pairs": ("out",), "audio": ("image", "json", "picture"), "image": ("json", "picture"), "export_cav_mae": (),
-           "ablate": OF_SET, "attention": ("data", "damage", *OF_SET), "stress": ("method", "strategy", *OF_SET),
-           None: ("data", "damage", "method", "strategy", *OF_SET)}
+GO_WITH = {"pairs": ("out", "windows"), "audio": ("image", "json", "picture", "windows"), "image": ("json", "picture"),
+           "export_cav_mae": (), "ablate": OF_SET, "attention": ("data", "damage", *OF_SET), "stress": ("method", "strategy", *OF_SET),
+           None: ("data", "damage", "method", "strategy", "windows", *OF_SET)}
 
 
 def check_flags(options):
@@ -93,19 +95,19 @@ def check_flags(options):
 def main(argv=None):
     options = parse_arguments(argv)
     check_flags(options)
-    device = pick_device(options.device)
+    device, windows = pick_device(options.device), 1 if options.windows is None else options.windows
     if options.json:                                     # standard output is for the object alone
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
     if options.pairs:
-        ask_many(options.run, device, options.pairs, options.out)
+        ask_many(options.run, device, options.pairs, options.out, windows)
         return
     if options.audio or options.image:
-        ask(options.run, device, options.audio, options.image, options.json, options.picture)
+        ask(options.run, device, options.audio, options.image, options.json, options.picture, windows)
         return
     folders = runs_in(options.run)
     if options.export_cav_mae and folders != [options.run]:
         raise InputError(f"{options.run}: holds the runs of several seeds; name one of them to export")
-    selection = Selection(options.data, options.damage, options.method, options.strategy, options.storage)
+    selection = Selection(options.data, options.damage, options.method, options.strategy, options.storage, windows)
     if options.export_cav_mae:
         export(options.run, options.export_cav_mae)
     elif options.ablate:

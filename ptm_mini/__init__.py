@@ -6,8 +6,12 @@
 from pathlib import Path
 
 
-def load(folder, device="cpu"):
-    """The prompted model of a run folder that train.py made. returns Predictor (runs/predict.py)"""
+def load(folder, device="cpu", windows=1):
+    """The prompted model of a run folder that train.py made.
+
+    windows  of clips longer than the run's audio.seconds: the answer is the mean over so many, from beginning to end
+    returns  Predictor (runs/predict.py)
+    """
     from ptm_mini.runs.predict import Predictor        # here, so that importing a part of the package imports no more
 
-    return Predictor(Path(folder), device)
+    return Predictor(Path(folder), device, windows)

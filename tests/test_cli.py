@@ -238,6 +238,16 @@ def test_another_damage_is_written_beside_the_first(run_folder):
     assert scores["complete"] == json.loads(before)["scores"]["complete"]
 
 
+def test_windows_of_long_clips_are_evaluated_together(run_folder, capsys):
+    before = (run_folder / "results.json").read_bytes()
+    eval_script.main([str(run_folder), "--windows", "2", "--device", "cpu"])      # the toy's clips are longer than 0.335 s
+    first, both = (json.loads(content)["scores"]["complete"]["backbone"]["loss"]
+                   for content in (before, (run_folder / "results-windows-2.json").read_text()))
+    assert (run_folder / "results.json").read_bytes() == before and first != both
+    line, status = refused(lambda: eval_script.main([str(run_folder), "--windows", "0"]), capsys)
+    assert "windows=0: expected 1 or more" in line and status == 2
+
+
 def test_training_learns(toy_set, tmp_path):
     """Twenty epochs of a small model beat chance (0.1) by far: nothing in the graph is cut off."""
     train("--data", toy_set, "--out", tmp_path / "run", "--method", "backbone", "--set", "train.backbone.epochs=20",

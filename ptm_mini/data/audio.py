@@ -19,17 +19,21 @@ LOUDEST = 2.0 ** 32                    # floats on the scale of 32-bit integers 
 UNKNOWN_SIZE = 0x7FFFF000              # bytes and above in a header stand for "unknown", as streaming writers do
 
 
-def read_waveform(source, sample_rate, samples):
+def read_waveform(source, sample_rate, samples, place=0.0):
     """Decode what is used of one clip, mix it down, resample and cut it, remove its mean and zero-pad it.
 
     source   a file that libsndfile reads: WAV, FLAC, OGG; any channels, any depth; or what is in one: (wave, rate), float
              [n] or [n, channels] and Hz
+    place    where in a longer clip the part that is used lies: 0 at its beginning, 1 at its end
     returns  [samples] float32 at sample_rate Hz
     raises   InputError where the file is missing, no sound, breaks off within what is used or says that it does, holds NaN
              or absurdly large values there, has an absurd rate or is shorter than one window
     """
-    name, (wave, rate) = ("audio", source) if isinstance(source, tuple) else (source, decoded(source, sample_rate, samples))
-    wave = wave[:frames_used(name, rate, sample_rate, samples)].float()
+    given = isinstance(source, tuple)
+    name, (wave, rate) = ("audio", source) if given else (source, decoded(source, sample_rate, samples, place))
+    used = frames_used(name, rate, sample_rate, samples)
+    start = round(place * max(0, len(wave) - used))
+    wave = wave[start:start + used].float()
     wave = wave if wave.ndim == 1 else wave.mean(dim=1)
     if not (wave.abs() <= LOUDEST).all():
         raise InputError(f"{name}: holds NaN, infinity or samples beyond 2^32; expected finite ones, of the order of 1: "
@@ -41,9 +45,9 @@ def read_waveform(source, sample_rate, samples):
     return torch.nn.functional.pad(wave - wave.mean(), (0, samples - len(wave)))
 
 
-def decoded(path, sample_rate, samples):
-    """The frames of a sound file that reach into its first `samples` at sample_rate Hz. A long file costs no more than its
-    beginning, and what a header says of its length allocates nothing.
+def decoded(path, sample_rate, samples, place):
+    """The frames of a sound file that reach into `samples` at sample_rate Hz, from its `place`. A long file costs no more than
+    they do, and what a header says of its length allocates nothing.
 
     returns  [n, channels] float32, rate in Hz
     """
@@ -51,6 +55,8 @@ def decoded(path, sample_rate, samples):
         with soundfile.SoundFile(path) as file:
             rate, frames, remarks = file.samplerate, file.frames, file.extra_info
             used = frames_used(path, rate, sample_rate, samples)
+            if place:
+                file.seek(round(place * max(0, frames - used)))
             wave = torch.from_numpy(file.read(used, dtype="float32", always_2d=True))
     except (soundfile.LibsndfileError, TypeError, UnicodeError) as error:     # the last two: *.raw; a name that is no text
         reason = "no such file" if not path.exists() else getattr(error, "error_string", str(error)).rstrip(".")

@@ -33,15 +33,17 @@ class Normalisation(NamedTuple):
 class PreparedSet:
     """A set opened for one AudioConfig and ImageConfig. `rows`, `classes` (K names) and, by row, `labels`, `missing`."""
 
-    def __init__(self, folder, config, storage=Storage()):
+    def __init__(self, folder, config, storage=Storage(), place=0.0):
+        """folder: of the set; config: Config; place: of what is used of long clips, as read_waveform takes it"""
         self.folder, self.root = folder.resolve(), root_of(folder)
         self.rows, self.classes = read_set(folder)
         self.labels = torch.tensor([self.classes.index(row.label) for row in self.rows])
         self.missing = torch.tensor([situation_of(row.audio, row.image) for row in self.rows])
-        place = storage.place(self.folder, name_of(config, self.rows, self.root))
-        tidy(place, storage.clean)
+        cache = storage.place(self.folder, name_of(config, place, self.rows, self.root))
+        tidy(cache, storage.clean)
         shapes = (config.audio.frames, config.audio.mels), (3, config.image.size, config.image.size)
-        self.cache = Cache(place, self.rows, self.root, shapes, partial(features_of, config=config), storage.workers)
+        decode = partial(features_of, config=config, place=place)
+        self.cache = Cache(cache, self.rows, self.root, shapes, decode, storage.workers)
         warn_of_leaks(self.rows)
 
     def indices(self, split, situation=Situation.NOISY_BOTH):
@@ -114,12 +116,16 @@ def one_thread():
 
 
 @one_thread()
-def features_of(audio, image, config):
-    """Decode one sample. audio, image: paths, or None; returns log-mel [T, M] float32, pixels [3, H, W] uint8, 0 for None"""
+def features_of(audio, image, config, place=0.0):
+    """Decode one sample.
+
+    audio, image  what read_waveform and read_image take, or None; place: as read_waveform takes it
+    returns       log-mel [T, M] float32, pixels [3, H, W] uint8; 0 for None
+    """
     log_mel = torch.zeros(config.audio.frames, config.audio.mels)
     pixels = torch.zeros(3, config.image.size, config.image.size, dtype=torch.uint8)
     if audio:
-        wave = read_waveform(audio, config.audio.sample_rate, config.audio.samples)
+        wave = read_waveform(audio, config.audio.sample_rate, config.audio.samples, place)
         log_mel = fbank(wave, config.audio.sample_rate, config.audio.mels)
     if image:
         pixels = read_image(image, config.image.size)

@@ -55,10 +55,10 @@ def from_options(options):
     return Storage(options.features, options.workers, options.clean_features)
 
 
-def name_of(config, rows, root):
+def name_of(config, place, rows, root):
     """The name of a cache says what it was made from: the versions, the settings, every sample's id, and every file's path,
     size and time."""
-    settings = [CACHE_VERSION, PIL.__version__, asdict(config.audio), asdict(config.image)]
+    settings = [CACHE_VERSION, PIL.__version__, asdict(config.audio), asdict(config.image), place]
     digest = hashlib.sha256(json.dumps(settings).encode())
     for row in rows:
         stamps = [stamp(root / name) if name else None for name in (row.audio, row.image)]

@@ -20,14 +20,14 @@ EVERY = 5                         # seconds between two lines of progress
 DRAWN = 10                        # classes, the likeliest ones, in a picture
 
 
-def ask(folder, device, audio, image, as_json, picture):
+def ask(folder, device, audio, image, as_json, picture, windows):
     """Print what the run in `folder` says of one pair, as text or as JSON, and draw it into the file `picture`.
 
-    audio, image  Paths, or None; picture: Path or None
+    audio, image  Paths, or None; picture: Path or None; windows: as ptm_mini.load takes them
     """
     if picture:
         refuse_existing(picture)
-    model = Predictor(folder, device)
+    model = Predictor(folder, device, windows)
     prepared = model.prepare(audio, image)
     answer = model.answer([prepared])[0]
     if picture:
@@ -67,7 +67,7 @@ def drawn(answer, prepared):
     picture = Image.new("RGB", (round(width), 70 + max(side, line * len(shown)) + 60), "white")
     draw = ImageDraw.Draw(picture)
     draw.text((left, 10), answer.label, INK, font(20))
-    show(picture, left, 44, side, prepared.audio, prepared.image)
+    show(picture, left, 44, side, prepared.audio[0], prepared.image)
     for missing, x in ((Situation.NOISY_IMAGE, left), (Situation.NOISY_AUDIO, left + side + 6)):
         if prepared.lacking & missing:
             draw.rectangle((x, 44, x + side - 1, 43 + side), FAINT)
@@ -83,14 +83,14 @@ def drawn(answer, prepared):
     return as_png(picture)
 
 
-def ask_many(folder, device, pairs, out):
+def ask_many(folder, device, pairs, out, windows):
     """Answer every pair of the CSV file `pairs` into the new CSV file `out`, which has its columns and then ours.
 
     A pair that can't be answered has the reason in its column `error`. Neither file is ever in memory as a whole.
     """
     refuse_existing(out)
     columns, total = survey(pairs)
-    model = Predictor(folder, device)
+    model = Predictor(folder, device, windows)
     classes = model.run.classes
     ours = ["answer", "probability", "situation", *(f"p_{name}" for name in classes), "error"]
     for column in ours:

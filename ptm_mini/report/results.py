@@ -15,7 +15,7 @@ from ptm_mini.report import charts, tables
 from ptm_mini.report.gallery import examples, gallery
 from ptm_mini.runs import folder as run_folder
 from ptm_mini.runs.models import load_models
-from ptm_mini.training.measure import View, measure_all, measure_present, routes
+from ptm_mini.training.measure import View, measure_all, measure_present, places, routes
 from ptm_mini.training.methods import BACKBONE, METHODS
 
 logger = logging.getLogger(__name__)
@@ -31,6 +31,7 @@ class Selection:
     methods: tuple | None = None
     strategies: tuple | None = None
     storage: Storage = Storage()           # of the set's features
+    windows: int = 1                       # of long clips, whose answers are averaged
 
     def takes(self, row):
         """Whether a row was asked for; the backbone and what needs no strategy always stand beside the strategies."""
@@ -39,12 +40,12 @@ class Selection:
                                    and (not self.strategies or strategy in ("", *self.strategies)))
 
 
-def open_set(run, folder=None, storage=Storage()):
-    """The PreparedSet of a run, or the one in `folder`, which must have the same classes."""
+def open_set(run, folder=None, storage=Storage(), place=0.0):
+    """The PreparedSet of a run, or the one in `folder`, which must have the same classes. place: as PreparedSet takes it"""
     folder = folder or Path(run.data)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; expected the run's set: say with --data where it is now")
-    data = PreparedSet(folder, run.config, storage)
+    data = PreparedSet(folder, run.config, storage, place)
     if data.classes != run.classes:
         raise InputError(f"{folder}: its classes differ from the run's; expected {', '.join(run.classes)}")
     return data
@@ -81,7 +82,9 @@ class OpenRun:
         config, self.suffix = run.config, ""
         if selection.damage and DAMAGES[selection.damage] != config.damage:
             config, self.suffix = dataclasses.replace(config, damage=DAMAGES[selection.damage]), f"-{selection.damage}"
-        self.view = View(open_set(run, selection.data, selection.storage), "test", config, run.normalisation, device)
+        first, *later = (open_set(run, selection.data, selection.storage, place) for place in places(selection.windows))
+        self.suffix += f"-windows-{selection.windows}" if later else ""
+        self.view = View(first, "test", config, run.normalisation, device, later=tuple(later))
         for method in selection.methods or []:
             need(method in run.trained, f"--method {method}", folder, method)
         backbone, self.models, self.router = load_models(folder, run, device)

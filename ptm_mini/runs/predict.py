@@ -20,7 +20,7 @@ from ptm_mini.data.prepared import features_of, normalised, situation_of, worked
 from ptm_mini.errors import InputError
 from ptm_mini.runs.folder import load_run
 from ptm_mini.runs.models import load_models
-from ptm_mini.training.measure import BATCH_SIZE
+from ptm_mini.training.measure import BATCH_SIZE, mean_answer, places
 
 
 class Answer(NamedTuple):
@@ -37,7 +37,7 @@ class Answer(NamedTuple):
 
 class Prepared(NamedTuple):
     """A pair as the model takes it."""
-    audio: torch.Tensor           # [T, M] float32, normalised; all 0 where missing
+    audio: torch.Tensor           # [windows, T, M] float32, normalised; all 0 where missing
     image: torch.Tensor           # [3, H, W] float32, normalised; all 0 where missing
     lacking: Situation            # what follows from what is missing
 
@@ -49,8 +49,9 @@ class Predictor:
     a Pillow Image, or uint8 [H, W, 3]. Arrays are of numpy or torch. None is a missing one.
     """
 
-    def __init__(self, folder, device):
-        """folder: Path of a run with trained prompts; device: as torch names it, "cpu" or "cuda" """
+    def __init__(self, folder, device, windows=1):
+        """folder: Path of a run with trained prompts; device: as torch names it, "cpu" or "cuda"; windows: as ptm_mini.load"""
+        self.places = places(windows)
         seeds = sorted(folder.glob("seed-*/config.json"))
         if seeds and not (folder / "config.json").exists():
             raise InputError(f"{folder}: holds the runs of several seeds; name one of them, such as {seeds[0].parent}")
@@ -100,20 +101,24 @@ class Predictor:
         if lacking == Situation.NOISY_BOTH:
             raise InputError("neither audio nor image is given; expected at least one")
         log_mel, pixels = features_of(audio, image, self.run.config)
-        return Prepared(*normalised(log_mel, pixels, lacking, self.run.normalisation), lacking)
+        later = [features_of(audio, None, self.run.config, place)[0] for place in self.places[1:]]
+        windows = [normalised(window, pixels, lacking, self.run.normalisation) for window in (log_mel, *later)]
+        return Prepared(torch.stack([window for window, _ in windows]), windows[0][1], lacking)
 
     @torch.no_grad()
     def answer(self, batch):
-        """list of Prepared -> list of Answers"""
+        """list of Prepared -> list of Answers; of several windows probabilities are averaged, and the first's situation told"""
         if not batch:
             return []
         # A batch of one takes other matrix routines, which end in other last bits: it is answered beside itself.
         beside = 2 * batch if len(batch) == 1 else batch
         audio, image = (torch.stack(parts).to(self.device) for parts in ([pair.audio for pair in beside],
                                                                          [pair.image for pair in beside]))
-        situations = self.router.pick(audio, image)
-        probabilities = self.model.by_situation(audio, image, situations).softmax(dim=1)
-        router = self.router(audio, image).softmax(dim=1)
+        windows = audio.unbind(dim=1)                                          # each [B, T, M]
+        picks = [self.router.pick(window, image) for window in windows]
+        scores = mean_answer([self.model.by_situation(window, image, own) for window, own in zip(windows, picks)])
+        situations, probabilities = picks[0], scores.softmax(dim=1)
+        router = self.router(windows[0], image).softmax(dim=1)
         return [Answer(self.ranked(p), Situation(s), None if pair.lacking else dict(zip(Situation, r))) for pair, p, s, r
                 in zip(batch, probabilities.tolist(), situations.tolist(), router.tolist())]
 

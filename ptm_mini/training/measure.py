@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from ptm_mini.config import Config, Situation
 from ptm_mini.data.prepared import Normalisation, PreparedSet, stack, threads_beside, worked_ahead
+from ptm_mini.errors import InputError
 from ptm_mini.method.damage import ALL_KINDS, EVALUATION_EPOCH, damage_sample
 
 BATCH_SIZE = 128                  # fixed, so that a run's figures do not depend on how it was trained
@@ -27,6 +28,7 @@ class View(NamedTuple):
     normalisation: Normalisation
     device: torch.device
     kinds: tuple = ALL_KINDS      # of damage, that can be drawn
+    later: tuple = ()             # PreparedSets like `data`, of later windows of long clips
 
     def sample(self, index, situation):
         """Sample of the row `index`, put into a situation"""
@@ -62,6 +64,20 @@ def score_of(confusion, loss):
     return Score(float(right.sum() / n), float(f1[present].mean()), loss / int(n), int(n))
 
 
+def places(windows):
+    """Where in a clip each of several windows lies, evenly spread from its beginning (0) to its end (1)."""
+    if windows < 1:
+        raise InputError(f"windows={windows}: expected 1 or more")
+    return [k / max(1, windows - 1) for k in range(windows)]
+
+
+def mean_answer(scores):
+    """Of the windows of a long clip: list of scores [B, K] -> scores of their mean probabilities; of one as they are"""
+    if len(scores) == 1:
+        return scores[0]
+    return torch.stack(scores).softmax(dim=-1).mean(dim=0).clamp(min=torch.finfo(torch.float32).tiny).log()
+
+
 @torch.no_grad()
 def measure(strategies, view, situation, rows=None):
     """Score each strategy on a View's samples, damaged by one situation.
@@ -73,9 +89,11 @@ def measure(strategies, view, situation, rows=None):
     K = len(view.data.classes)
     confusion = {name: torch.zeros(K * K, dtype=torch.double) for name in strategies}
     loss = dict.fromkeys(strategies, 0.0)
-    for *inputs, labels in view.batches(situation, rows):
+    windows = [view._replace(data=data).batches(situation, rows) for data in (view.data, *view.later)]
+    for batches in zip(*windows):
+        labels = batches[0][-1]
         for name, scores_of in strategies.items():
-            scores = scores_of(*inputs).float()
+            scores = mean_answer([scores_of(*inputs).float() for *inputs, _ in batches])
             confusion[name] += torch.bincount((labels * K + scores.argmax(dim=1)).cpu(), minlength=K * K)
             loss[name] += float(F.cross_entropy(scores, labels, reduction="sum"))
     return {name: score_of(confusion[name].view(K, K), loss[name]) for name in strategies}

@@ -10,7 +10,7 @@ import torch
 from conftest import refusal
 
 from ptm_mini.config import AudioConfig
-from ptm_mini.data.audio import analysis, fbank, read_waveform, resample, resampling_kernel
+from ptm_mini.data.audio import analysis, fbank, frames_used, read_waveform, resample, resampling_kernel
 
 GOLDEN = np.load(Path(__file__).with_name("golden_fbank.npz"))          # torchaudio 2.9, see the note in the README
 CONFIG = AudioConfig(seconds=0.975)
@@ -193,3 +193,14 @@ def test_sizes_that_stand_for_unknown_and_formats_that_cannot_seek_are_read(tmp_
     soundfile.write(tmp_path / "b.wav", wave, 16000, subtype="GSM610")
     for name in ("a.wav", "b.wav"):
         assert read_waveform(tmp_path / name, 16000, 15600).std() > 0.05
+
+
+@pytest.mark.parametrize("place", [0.0, 0.3, 1.0])
+def test_a_window_of_a_long_clip_is_read_from_its_place(tmp_path, place):
+    wave = 0.1 * np.random.default_rng(0).standard_normal(48000)
+    soundfile.write(tmp_path / "long.wav", wave, 16000, subtype="FLOAT")
+    used = frames_used("long", 16000, 16000, 8000)
+    start = round(place * (48000 - used))
+    expected = torch.from_numpy(wave[start:start + 8000]).float()
+    assert torch.equal(read_waveform(tmp_path / "long.wav", 16000, 8000, place), expected - expected.mean())
+    assert torch.equal(read_waveform((torch.from_numpy(wave), 16000), 16000, 8000, place), expected - expected.mean())

@@ -8,7 +8,7 @@ from PIL import Image
 
 import ptm_mini
 from ptm_mini.config import Situation
-from ptm_mini.data.audio import fbank, read_waveform
+from ptm_mini.data.audio import fbank, frames_used, read_waveform
 from ptm_mini.data.image import read_image
 from ptm_mini.data.prepared import PreparedSet, normalised
 from ptm_mini.method.router import routed
@@ -129,3 +129,17 @@ def test_a_run_without_prompts_says_how_to_train_them(tmp_path, toy_set, small):
     save_backbone(run, Run(small, data.classes, data.normalisation(), str(toy_set)), backbone, COSTS)
     assert f"train.py --out {run} --method prompt" in refusal(ptm_mini.load, run)
     assert f"holds the runs of several seeds; name one of them, such as {run}" in refusal(ptm_mini.load, tmp_path)
+
+
+def test_several_windows_answer_by_their_mean(asked):
+    folder, data, run = asked
+    rate, length = run.config.audio.sample_rate, run.config.audio.samples
+    wave = 0.1 * np.random.default_rng(0).standard_normal(3 * length)
+    image = files(data, 57)[1]
+    last = len(wave) - frames_used("", rate, rate, length)
+    alone = [ptm_mini.load(folder).predict((wave[start:start + length], rate), image) for start in (0, round(last / 2), last)]
+    mean = np.mean([in_class_order(answer, run) for answer in alone], axis=0)
+    answer = ptm_mini.load(folder, windows=3).predict((wave, rate), image)
+    assert in_class_order(answer, run) == pytest.approx(mean, abs=1e-5) and answer.situation == alone[0].situation
+    short = (wave[:length], rate)                                                 # every window of it is the same
+    assert ptm_mini.load(folder, windows=3).predict(short, image).label == ptm_mini.load(folder).predict(short, image).label

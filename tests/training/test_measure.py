@@ -1,10 +1,11 @@
 """Figures by hand."""
 import pytest
 import torch
+from conftest import refusal
 
 from ptm_mini.config import Situation
 from ptm_mini.method.damage import Sample
-from ptm_mini.training.measure import View, measure, measure_all, measure_present, routes, score_of
+from ptm_mini.training.measure import View, mean_answer, measure, measure_all, measure_present, places, routes, score_of
 
 
 def test_macro_f1_by_hand():
@@ -74,3 +75,11 @@ def test_a_situation_that_no_sample_can_be_in_is_left_out(small):
     assert routes(Router(), without_images).tolist() == [[0] * 4, [0] * 4, [0, 0, 3, 0], [0, 0, 3, 0]]
     assert without_images._replace(data=FakeSet((2, 0, 1))).situations() == list(Situation)
     assert view(small, (2, 1, 1)).situations() == [Situation.NOISY_AUDIO, Situation.NOISY_IMAGE, Situation.NOISY_BOTH]
+
+
+def test_windows_are_averaged_as_probabilities():
+    scores = [torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([[0.0, 1.0], [0.0, 3.0]])]
+    mean = (scores[0].softmax(dim=1) + scores[1].softmax(dim=1)) / 2
+    assert torch.allclose(mean_answer(scores).softmax(dim=1), mean) and mean_answer(scores[:1]) is scores[0]
+    assert places(1) == [0] and places(3) == [0, 0.5, 1]
+    assert "windows=0: expected 1 or more" in refusal(places, 0)
