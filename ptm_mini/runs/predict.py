@@ -1,10 +1,9 @@
 """A trained model's answers about sounds and pictures of your own, prepared as in training.
 
-    sound -> waveform -> log-mel \\
-                                  normalised -> situation -> that situation's prompts -> probabilities
-    picture -> pixels            /
+    a sound -> waveform -> log-mel and a picture -> pixels; both normalised -> situation -> its prompts -> probabilities
 
-The first half is `data/prepared.py: features_of` and `normalised`, the second what the strategy `routed` of the tables does.
+What comes before the arrow to the situation is `features_of` and `normalised` of data/prepared.py, what comes behind it the
+tables' strategy `routed`.
 """
 import os
 from itertools import islice
@@ -112,8 +111,8 @@ class Predictor:
             return []
         # A batch of one takes other matrix routines, which end in other last bits: it is answered beside itself.
         beside = 2 * batch if len(batch) == 1 else batch
-        audio, image = (torch.stack(parts).to(self.device) for parts in ([pair.audio for pair in beside],
-                                                                         [pair.image for pair in beside]))
+        audio = torch.stack([pair.audio for pair in beside]).to(self.device)
+        image = torch.stack([pair.image for pair in beside]).to(self.device)
         windows = audio.unbind(dim=1)                                          # each [B, T, M]
         picks = [self.router.pick(window, image) for window in windows]
         scores = mean_answer([self.model.by_situation(window, image, own) for window, own in zip(windows, picks)])
