@@ -21,8 +21,9 @@ from ptm_mini.data.manifest import read_set
 
 ROOT = Path(__file__).parent.parent.parent
 REPEATS, BATCH, MANY = 7, 64, 1000
-LAUNCH = "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL); " \
-         "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+LAUNCH = """import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"""          # kB, of this one command alone
 
 
 def command(*arguments):
@@ -57,20 +58,22 @@ def main(run, folder):
     model = ptm_mini.load(run)
     prepared = [model.prepare(*pair) for pair in pairs]
     audio, image = map(list, zip(*pairs))
-    found = medians([{"predict": call(lambda: model.predict(audio, image)), "decoding": call(lambda: [model.prepare(*p) for p in pairs]),
+    found = medians([{"predict": call(lambda: model.predict(audio, image)),
+                      "decoding": call(lambda: [model.prepare(*pair) for pair in pairs]),
                       "the model": call(lambda: model.answer(prepared))} for _ in range(REPEATS)])
     for name, (wall, cpu) in found.items():
         print(f"{name:<24} {wall:.2f} ms a pair in batches of {BATCH}, CPU {cpu:.2f} ms")
 
     with tempfile.TemporaryDirectory() as scratch:
         for count in (MANY, 10 * MANY):
-            with open(Path(scratch, f"{count}.csv"), "w", newline="") as file:
-                csv.writer(file).writerows([("audio", "image"), *((a.resolve(), i.resolve()) for a, i in islice(cycle(pairs), count))])
+            many, out = Path(scratch, f"{count}.csv"), Path(scratch, f"{count}-answers.csv")
+            with open(many, "w", newline="") as file:
+                csv.writer(file).writerows([("audio", "image"), *islice(cycle(pairs), count)])
             start = time.perf_counter()
-            peak = subprocess.run([sys.executable, "-c", LAUNCH, sys.executable, "eval.py", run, "--pairs", Path(scratch, f"{count}.csv"),
-                                   "--out", Path(scratch, f"{count}-answers.csv")], check=True, capture_output=True, text=True, cwd=ROOT)
-            print(f"--pairs of {count:<14} peak {int(peak.stdout) / 1000:.0f} MB, {1000 * (time.perf_counter() - start) / count:.2f} "
-                  f"ms a pair")
+            asked = [sys.executable, "eval.py", run, "--pairs", many, "--out", out]
+            peak = subprocess.run([sys.executable, "-c", LAUNCH, *asked], check=True, capture_output=True, text=True, cwd=ROOT)
+            each = 1000 * (time.perf_counter() - start) / count
+            print(f"--pairs of {count:<14} peak {int(peak.stdout) / 1000:.0f} MB, {each:.2f} ms a pair")
 
 
 if __name__ == "__main__":
