@@ -1,4 +1,4 @@
-"""Where the fusion blocks look when each sample has the prompts of its situation: at which patches, and how much at the prompts.
+"""Where the fusion blocks look, each sample with the prompts of its situation: at which patches, and how much at the prompts.
 
 All shares are means over a block's heads and queries, and over the fusion blocks where a model has several.
 """
@@ -10,13 +10,13 @@ from PIL import Image, ImageDraw
 from ptm_mini.config import Situation
 from ptm_mini.errors import InputError
 from ptm_mini.report import tables
-from ptm_mini.report.charts import COLOURS, FAINT, INK, as_png, font
+from ptm_mini.report.charts import FAINT, INK, as_png, font
 from ptm_mini.report.gallery import evenly_spaced, heat, shown
+from ptm_mini.report.panels import PROMPTS, cover
 from ptm_mini.report.results import need, open_runs, write
 from ptm_mini.trace import traced
 
 SAMPLES = 4                                        # in the picture
-PATCHES, PROMPTS = COLOURS[2], COLOURS[1]
 SIDE, GAP, LEFT, TOP = 150, 22, 130, 168
 
 
@@ -29,8 +29,8 @@ class Gaze(NamedTuple):
 @torch.no_grad()
 def gazes(model, config, audio, image, situations):
     """
-    model    Prompted
-    inputs   audio [B, T, M], image [B, 3, H, W], situations [B], whose prompts are used
+    model, config             Prompted, and the Config that it was made by
+    audio, image, situations  [B, T, M], [B, 3, H, W], [B] long: whose prompts each sample has
     returns  {"audio" or "image", whose queries look: Gaze}, without a direction that `model.fusion` leaves out
     """
     sizes, found = config.model, {}
@@ -75,16 +75,11 @@ def looks(model, view, indices):
         for situation in Situation:
             sample = view.sample(index, situation)
             inputs = [x[None].to(view.device) for x in (sample.audio, sample.image, torch.tensor(situation))]
-            own = {reader: Gaze(*(part[0].cpu() for part in gaze)) for reader, gaze in gazes(model, view.config, *inputs).items()}
+            both = gazes(model, view.config, *inputs)
+            own = {reader: Gaze(*(part[0].cpu() for part in gaze)) for reader, gaze in both.items()}
             cells[situation] = sample.audio, sample.image, own
         found.append((view.data.rows[index].label, cells))
     return found
-
-
-def cover(picture, x, y, size, strength):
-    """Lay orange over a part of a picture that is `size` large, the more the nearer `strength` [rows, columns] is to 1."""
-    opacity = Image.fromarray((220 * strength).round().byte().numpy())
-    picture.paste(PATCHES, (x, y), opacity.resize(size, Image.Resampling.NEAREST))
 
 
 def panel(picture, x, y, seen, gaze, peak):
@@ -103,8 +98,8 @@ def legend(picture, peak):
     """Draw at the top what the picture says, and the scale of its colour up to the largest share of a patch."""
     draw = ImageDraw.Draw(picture)
     draw.text((8, 8), "Where the fusion block looks, each sample with its situation's prompts", INK, font(18))
-    draw.text((8, 36), "The audio's queries look at the picture, the image's queries at the spectrogram (time to the right, low "
-              "notes at the bottom).", INK, font(13))
+    draw.text((8, 36), "The audio's queries look at the picture, the image's queries at the spectrogram (time to the right, "
+              "low notes at the bottom).", INK, font(13))
     draw.text((8, 56), "Orange: a patch's share of that attention. Blue: the share of the prompts, which stand before the "
               "patches. All patches and prompts sum to 100%; mean over heads and queries.", INK, font(13))
     picture.paste("#808080", (LEFT, 82, LEFT + 200, 94))

@@ -20,7 +20,8 @@ CPU = torch.device("cpu")
 
 def hand_made(attention_of):
     """What looks like a prompted model with one fusion block, whose attention is {reader: [B, heads, N, P + N_c]}."""
-    fusion = nn.ModuleList([nn.ModuleDict({f"update_{reader}": nn.ModuleDict({"attention": Module()}) for reader in attention_of})])
+    block = {f"update_{reader}": nn.ModuleDict({"attention": Module()}) for reader in attention_of}
+    fusion = nn.ModuleList([nn.ModuleDict(block)])
 
     def by_situation(audio, image, situations):
         for reader, kept in attention_of.items():
