@@ -11,6 +11,7 @@ from data_prep import toy
 from ptm_mini.config import PRESETS, Situation
 from ptm_mini.data.manifest import Row, write_set
 from ptm_mini.errors import InputError
+from ptm_mini.golden import __main__ as golden
 from ptm_mini.method.backbone import Backbone, initialise
 from ptm_mini.method.prompts import Prompted, PromptSet
 from ptm_mini.settings import with_assignments
@@ -33,6 +34,14 @@ def toy_set(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sets") / "toy"
     toy.make(folder, recordings=10, split="grouped", seed=0)
     return folder
+
+
+@pytest.fixture(scope="session")
+def kit(tmp_path_factory):
+    """Path of a golden.npz, made by the command."""
+    path = tmp_path_factory.mktemp("golden") / "golden.npz"
+    golden.main([str(path)])
+    return path
 
 
 @pytest.fixture
