@@ -12,6 +12,7 @@ from ptm_mini.config import PRESETS, Situation
 from ptm_mini.data.manifest import Row, write_set
 from ptm_mini.data.prepared import PreparedSet
 from ptm_mini.errors import InputError
+from ptm_mini.golden import __main__ as golden
 from ptm_mini.method.backbone import Backbone, initialise
 from ptm_mini.method.prompts import Prompted, PromptSet, prompted
 from ptm_mini.method.router import Router
@@ -39,6 +40,14 @@ def toy_set(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sets") / "toy"
     toy.make(folder, recordings=10, split="grouped", seed=0)
     return folder
+
+
+@pytest.fixture(scope="session")
+def kit(tmp_path_factory):
+    """Path of a golden.npz, made by the command."""
+    path = tmp_path_factory.mktemp("golden") / "golden.npz"
+    golden.main([str(path)])
+    return path
 
 
 @pytest.fixture

@@ -3,19 +3,10 @@ import re
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from ptm_mini.golden import __main__ as golden
 
 ROOT = Path(__file__).parent.parent.parent
-
-
-@pytest.fixture(scope="module")
-def kit(tmp_path_factory):
-    """Path of a golden.npz, made by the command."""
-    path = tmp_path_factory.mktemp("golden") / "golden.npz"
-    golden.main([str(path)])
-    return path
 
 
 def documented():
