@@ -1,4 +1,6 @@
 """What reaches the model: clips and pictures from their files on, and the damage with its draws."""
+from dataclasses import replace
+
 import numpy as np
 import soundfile
 import torch
@@ -73,7 +75,7 @@ def damages(sample):
         found |= {f"damage.{kind}.drawn": drawn, f"damage.{kind}.out": apply_damage(x, kind, drawn)}
     rows = []
     for seed, epoch, name in NAMES:
-        own = sample._replace(id=name)
+        own, train = sample._replace(id=name), replace(CONFIG.train, seed=seed)
         drawn = draw_damage(own, Situation.NOISY_BOTH, CONFIG.damage, seed, epoch)
         alone = draw_damage(own, Situation.NOISY_AUDIO, CONFIG.damage, seed, epoch)
         damaged = damage_sample(own, Situation.NOISY_BOTH, CONFIG.damage, seed, epoch)
@@ -85,7 +87,7 @@ def damages(sample):
                      "kinds": [ALL_KINDS.index(drawn[modality][0]) for modality in ("audio", "image")],
                      "kind_alone": ALL_KINDS.index(alone["audio"][0])})
         found |= {f"draws.{len(rows) - 1}.{part}": value for part, value in {
-            "audio": damaged.audio, "image": damaged.image, "moved_audio": moved(own, CONFIG.train, epoch).audio,
-            "moved_image": moved(own, CONFIG.train, epoch).image}.items() if len(rows) - 1 in SHOWN}
+            "audio": damaged.audio, "image": damaged.image, "moved_audio": moved(own, train, epoch).audio,
+            "moved_image": moved(own, train, epoch).image}.items() if len(rows) - 1 in SHOWN}
     found |= {f"draws.{key}": np.array([row[key] for row in rows]) for key in rows[0]}
     return {**found, "draws.order": seeded_generator(0, 1, "prompt noisy_audio").permutation(12)}

@@ -115,7 +115,7 @@ def draws(port, golden):
         random = port.generator(*key)
         audio_kind, damaged_audio = port.damage(random, audio, kinds[:3])
         image_kind, damaged_image = port.damage(random, image, kinds[3:6])
-        moved_audio, moved_image = port.augment(port.generator(0, epoch, "shift " + name), audio, image)
+        moved_audio, moved_image = port.augment(port.generator(seed, epoch, "shift " + name), audio, image)
         made |= under(f"draws.{i}.", {"audio": damaged_audio, "image": damaged_image, "moved_audio": moved_audio,
                                       "moved_image": moved_image})
         rows.append({"integers": port.generator(*key).integers(0, 1000, 8),
