@@ -40,7 +40,8 @@ class PreparedSet:
         self.labels = torch.tensor([self.classes.index(row.label) for row in self.rows])
         self.missing = torch.tensor([situation_of(row.audio, row.image) for row in self.rows])
         cache = storage.place(self.folder, name_of(config, place, self.rows, self.root))
-        tidy(cache, storage.clean)
+        if not place:                             # else it has been done for the clips' beginning
+            tidy(cache, storage.clean)
         shapes = (config.audio.frames, config.audio.mels), (3, config.image.size, config.image.size)
         decode = partial(features_of, config=config, place=place)
         self.cache = Cache(cache, self.rows, self.root, shapes, decode, storage.workers)

@@ -31,6 +31,7 @@ from ptm_mini.settings import with_assignments
 
 ROOT = Path(__file__).parents[2]
 TINIEST = ["audio.seconds=0.175", "audio.mels=16", "image.size=8"]
+CLIPS = 1_500
 FOUR_SECONDS = ["audio.seconds=4.015", "audio.mels=128"]
 
 
@@ -72,26 +73,33 @@ def started(folder, place, workers, settings, **options):
 def anonymous(pid):
     """Anonymous bytes of a process and its children, each page of several shared among them"""
     found = 0
-    for child in subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid), "-p", str(pid)], capture_output=True,
-                                text=True).stdout.split():
-        try:
-            found += 1024 * int(re.search(r"Pss_Anon: +(\d+)", Path(f"/proc/{child}/smaps_rollup").read_text())[1])
-        except (OSError, TypeError):                                         # it has ended meanwhile
-            pass
+    try:
+        for process in (pid, *Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
+            found += 1024 * int(re.search(r"Pss_Anon: +(\d+)", Path(f"/proc/{process}/smaps_rollup").read_text())[1])
+    except (OSError, TypeError):                                             # one has ended meanwhile
+        pass
     return found
 
 
-def cost(folder, place, workers, settings=()):
-    """Make a cache. returns seconds, peak of the anonymous bytes, seen every 50 ms, and the rate that was logged"""
-    shutil.rmtree(place, ignore_errors=True)
-    start, peak = time.monotonic(), 0
-    process = started(folder, place, workers, settings, stdout=subprocess.PIPE)
+def peak_of(process):
+    """The largest anonymous memory that a process and its children have, seen every 50 ms until it ends"""
+    peak = 0
     while process.poll() is None:
         peak = max(peak, anonymous(process.pid))
         time.sleep(0.05)
-    said = process.stdout.read()
+    return peak
+
+
+def cost(folder, place, workers, settings=(), watched=True):
+    """Make a cache. returns seconds, the peak of the anonymous bytes if watched, the logged rate, CPU seconds of all processes"""
+    shutil.rmtree(place, ignore_errors=True)
+    start = time.monotonic()
+    process = started(folder, place, workers, settings, stdout=subprocess.PIPE)
+    peak = peak_of(process) if watched else None
+    said = process.communicate()[0]
     assert process.returncode == 0, said
-    return time.monotonic() - start, peak, float(re.search(r"decoded \d+ samples, (\d+) a second", said)[1])
+    rate, cpu = (float(re.search(pattern, said)[1]) for pattern in (r"decoded \d+ samples, (\d+) a second", r"CPU ([\d.]+)"))
+    return time.monotonic() - start, peak, rate, cpu
 
 
 def memory(scratch):
@@ -109,16 +117,18 @@ def large(scratch):
         make_set(scratch / suffix, 8, noise(1800, 44100, 2), photograph(12_000, 9_000), suffix)
     for name in ("sounds", "jpg", "png"):
         for preset in ([], ["audio.seconds=10.255", "audio.mels=128", "image.size=224"]):
-            seconds, peak, _ = cost(scratch / name, scratch / "cache", os.cpu_count(), preset)
+            seconds, peak, *_ = cost(scratch / name, scratch / "cache", os.cpu_count(), preset)
             print(f"large, {name}, {preset or 'tiny'}: {peak / 1e6:.0f} MB, {seconds:.1f} s with the start")
 
 
 def speed(scratch):
-    make_set(scratch / "clips", 2_500, noise(4, 44100, 2))
-    rates = [[cost(scratch / "clips", scratch / "cache", workers, FOUR_SECONDS)[2] for workers in (1, 2)] for _ in range(5)]
-    one, two = (statistics.median(column) for column in zip(*rates))
+    make_set(scratch / "clips", CLIPS, noise(4, 44100, 2))
+    found = [[cost(scratch / "clips", scratch / "cache", workers, FOUR_SECONDS, watched=False)[2:] for workers in (1, 2)]
+             for _ in range(5)]
+    (one, cpu_one), (two, cpu_two) = ([statistics.median(column) for column in zip(*rows)] for rows in zip(*found))
     print(f"speed: {one:.0f} clips a second by one process, {two:.0f} by two, ratio "
-          f"{statistics.median(b / a for a, b in rates):.2f}")
+          f"{statistics.median(b[0] / a[0] for a, b in found):.2f}; CPU time with the start {1000 * cpu_one / CLIPS:.1f} and "
+          f"{1000 * cpu_two / CLIPS:.1f} ms a clip")
 
 
 def noted(place):
@@ -133,8 +143,8 @@ def content(place):
 
 
 def kills(scratch):
-    make_set(scratch / "clips", 3_000, noise(4, 44100, 2))
-    seconds, _, _ = cost(scratch / "clips", scratch / "whole", 2, FOUR_SECONDS)
+    make_set(scratch / "clips", 1_000, noise(4, 44100, 2))
+    seconds, *_ = cost(scratch / "clips", scratch / "whole", 2, FOUR_SECONDS)
     random, done = np.random.default_rng(0), 0
     for _ in range(10):
         process = started(scratch / "clips", scratch / "killed", 2, FOUR_SECONDS, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
@@ -143,7 +153,7 @@ def kills(scratch):
         there = re.search(r"; (\d+) are there", process.communicate()[0])
         assert there is None or int(there[1]) == done, (there, done)
         done = noted(scratch / "killed")
-        print(f"killed with {done} of 3000 samples noted down")
+        print(f"killed with {done} of 1000 samples noted down")
     assert started(scratch / "clips", scratch / "killed", 2, FOUR_SECONDS).wait() == 0
     print("kills: the same bytes:", content(scratch / "killed") == content(scratch / "whole"))
     for pair in range(10):
@@ -172,6 +182,7 @@ def main():
     if sys.argv[1:2] == ["open"]:
         folder, place, workers, *settings = sys.argv[2:]
         PreparedSet(Path(folder), with_assignments(PRESETS["tiny"], settings), Storage(Path(place), int(workers)))
+        print("CPU", sum(os.times()[:4]))
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     measures = {measure.__name__: measure for measure in (memory, large, speed, kills, read_only)}

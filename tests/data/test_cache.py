@@ -304,12 +304,15 @@ def test_a_cache_that_was_killed_ten_times_has_the_bytes_of_one_that_was_not(toy
 
     start = time.monotonic()
     assert started(tmp_path / "whole").wait() == 0
-    seconds, random = time.monotonic() - start, np.random.default_rng(0)
+    seconds, random, noted = time.monotonic() - start, np.random.default_rng(0), [0]
     for _ in range(10):
         process = started(tmp_path / "killed")
-        time.sleep(random.uniform(0, seconds))
+        time.sleep(random.uniform(0, seconds / 2))
         process.kill()
         process.wait()
+        for path in (tmp_path / "killed").glob("*/*features*/checksums.npy"):
+            noted.append(int((np.load(path, mmap_mode="r") != 0).sum()))
+    assert noted == sorted(noted) and len(set(noted)) > 1
     assert started(tmp_path / "killed").wait() == 0
     one, other = (next(folder.glob("*")) for folder in (tmp_path / "whole", tmp_path / "killed"))
     assert cache_in(one) == cache_in(other) and len(os.listdir(other)) == 1
