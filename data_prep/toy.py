@@ -15,10 +15,10 @@ from data_prep.shared import arguments, assign_splits, new_set
 from data_prep.toy_pictures import draw_picture
 from data_prep.toy_sounds import RECIPES, make_sound
 from ptm_mini.data.manifest import Row
-from ptm_mini.errors import run
+from ptm_mini.errors import InputError, run
 
 CLASSES = list(RECIPES)
-RECORDINGS, SLICES = 50, 2                                          # of each class, of each recording
+RECORDINGS, LEAST, SLICES = 50, 6, 2               # recordings of each class, the least that there can be, slices of each
 FORMATS = [(8000, "PCM_16", 1), (11025, "PCM_U8", 1), (16000, "PCM_16", 1), (22050, "PCM_24", 2),
            (32000, "PCM_32", 1)]      # sample rate in Hz, depth, channels; no float: its header holds the time of day
 
@@ -57,6 +57,8 @@ def main():
     parser.add_argument("--split", choices=["grouped", "random"], default="grouped",
                         help="keep the slices of a recording on one side, or not (default: %(default)s)")
     options = parser.parse_args()
+    if options.recordings < LEAST:
+        raise InputError(f"--recordings {options.recordings}: expected {LEAST} or more, so that each split has some")
     make(options.out, options.recordings, options.split, options.seed)
 
 

@@ -123,9 +123,9 @@ def parse(text, like):
         return text
 
 
-def from_dict(kind, tree, prefix=""):
+def from_dict(kind, tree, prefix="", say=logger.info):
     """Build the dataclass `kind` from nested dicts, strictly: no field besides its own, each of its type, and each there
-    but for those that came later, which get what stands for the time before them."""
+    but for those that came later, which get what stands for the time before them, a line said for each."""
     if not isinstance(tree, dict):
         raise InputError(f"setting {prefix.rstrip('.')}={tree!r}: expected a group of settings")
     names = [item.name for item in fields(kind)]
@@ -138,9 +138,9 @@ def from_dict(kind, tree, prefix=""):
         if value is MISSING:
             raise InputError(f"setting {key} is missing: expected a value of type {item.type.__name__}")
         if item.name not in tree:
-            logger.info("setting %s came later: taken as %s, as it was before", key, value)
+            say("setting %s came later: taken as %s, as it was before", key, value)
         elif is_dataclass(item.type):
-            value = from_dict(item.type, value, key + ".")
+            value = from_dict(item.type, value, key + ".", say)
         elif item.type is float and type(value) is int:
             value = float(value)
         elif type(value) is not item.type:

@@ -238,6 +238,12 @@ def test_another_damage_is_written_beside_the_first(run_folder):
     assert scores["complete"] == json.loads(before)["scores"]["complete"]
 
 
+def test_a_file_in_place_of_a_run_is_named(tmp_path, capsys):
+    (tmp_path / "file").write_text("x")
+    line, status = refused(lambda: eval_script.main([str(tmp_path / "file")]), capsys)
+    assert "file/config.json: can't be read" in line and "expected a run folder" in line and status == 2
+
+
 def test_windows_of_long_clips_are_evaluated_together(run_folder, capsys):
     before = (run_folder / "results.json").read_bytes()
     eval_script.main([str(run_folder), "--windows", "2", "--device", "cpu"])      # the toy's clips are longer than 0.335 s

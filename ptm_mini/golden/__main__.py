@@ -13,7 +13,8 @@ from ptm_mini.golden.model import every_array
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=golden.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(prog="python -m ptm_mini.golden", description=golden.__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="the new .npz")
     out = parser.parse_args(argv).out
     refuse_existing(out)

@@ -140,6 +140,8 @@ def load_run(folder):
         whole = saved == digest_of(facts)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; expected a run folder that train.py made") from error
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({error.strerror}); expected a run folder that train.py made") from error
     except (ValueError, KeyError, TypeError, AttributeError):        # not JSON, or not an object with that key
         whole = False
     if not whole:

@@ -153,7 +153,7 @@ def as_picture(image):
 
 def as_file(path, expected):
     if not os.path.isfile(path):
-        raise InputError(f"{path}: no such file; expected {expected}")
+        raise InputError(f"{path}: {'is a folder' if os.path.isdir(path) else 'no such file'}; expected {expected}")
     return Path(path)
 
 

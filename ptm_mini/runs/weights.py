@@ -1,6 +1,7 @@
 """What is in a run's weight files: what a model learned, and on which backbone."""
 import hashlib
 import io
+import logging
 import re
 import zipfile
 
@@ -13,6 +14,8 @@ from ptm_mini.settings import from_dict
 from ptm_mini.training.methods import METHODS
 
 ROUTER_FILE = "router.pt"
+logger = logging.getLogger(__name__)
+
 
 def fingerprint(backbone):
     """SHA-256 over every weight of a backbone: name, shape, type and bytes, in the order of its state dict."""
@@ -51,8 +54,11 @@ def load_learned(path, backbone, trained_on):
                          f"expected the same: train it again on this backbone")
     if content["file"] != path.name:
         raise InputError(f"{path}: was saved as {content['file']}; give it back its name")
-    model = (Router(backbone) if path.name == ROUTER_FILE
-             else METHODS[content["method"]].build(backbone, from_dict(Config, content["config"]), torch.Generator()))
+    if path.name == ROUTER_FILE:
+        model = Router(backbone)
+    else:                                              # of settings that came later the run's config.json has spoken
+        config = from_dict(Config, content["config"], say=logger.debug)
+        model = METHODS[content["method"]].build(backbone, config, torch.Generator())
     own = {name: p for name, p in model.named_parameters() if p.requires_grad}
     weights = {re.sub(r"^set\.", "sets.0.", name): tensor for name, tensor in content["weights"].items()}      # version 0.1
     if {name: p.shape for name, p in own.items()} != {name: p.shape for name, p in weights.items()}:

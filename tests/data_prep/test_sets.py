@@ -131,3 +131,10 @@ def test_pairs_are_of_one_class_and_use_no_image_twice():
     assert pairs == pair_by_class(recordings, images, seed=0) != pair_by_class(recordings, images, seed=1)
     with pytest.raises(InputError, match="class '0': 10 images for 11 recordings"):
         pair_by_class(["0"] * 11, images, seed=0)
+
+
+def test_too_small_a_toy_set_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["toy", "--recordings", "5", "--out", str(tmp_path / "set")])
+    with pytest.raises(InputError, match="--recordings 5: expected 6 or more"):
+        toy.main()
+    assert not list(tmp_path.iterdir())
