@@ -21,6 +21,8 @@ from ptm_mini.runs.weights import fingerprint
 from ptm_mini.settings import with_assignments
 from ptm_mini.training.cost import Cost
 
+torch.set_num_threads(1)          # for models this small more of them cost time
+
 CLASSES = 10
 COSTS = [Cost("stage", 10, 1, 1.0, 1000, 0.5, "CPU")]
 SMALL = ["audio.mels=32", "audio.seconds=0.335", "image.size=16", "model.width=16", "model.heads=2", "model.depth=2",
