@@ -97,7 +97,7 @@ def cost(folder, place, workers, settings=(), watched=True):
     process = started(folder, place, workers, settings, stdout=subprocess.PIPE)
     peak = peak_of(process) if watched else None
     said = process.communicate()[0]
-    assert process.returncode == 0, said
+    assert process.returncode == 0, (process.returncode, said)
     rate, cpu = (float(re.search(pattern, said)[1]) for pattern in (r"decoded \d+ samples, (\d+) a second", r"CPU ([\d.]+)"))
     return time.monotonic() - start, peak, rate, cpu
 
