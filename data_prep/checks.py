@@ -7,7 +7,7 @@ import numpy as np
 import soundfile
 from PIL import Image
 
-from ptm_mini.data.audio import read_waveform
+from ptm_mini.data.audio import LOUDEST, read_waveform
 from ptm_mini.data.image import read_image
 from ptm_mini.errors import InputError
 
@@ -35,8 +35,9 @@ def examine_sound(path):
     try:
         with soundfile.SoundFile(path) as file:
             while len(piece := file.read(PIECE, dtype="float32", always_2d=True)):
-                if not np.isfinite(piece).all():
-                    raise InputError(f"{path}: holds NaN or infinity; expected finite samples: export it again")
+                if not (np.abs(piece) <= LOUDEST).all():                     # NaN is not either
+                    raise InputError(f"{path}: holds NaN, infinity or samples beyond 2^32; expected finite ones, of the "
+                                     f"order of 1: export it again")
                 frames += len(piece)
             if frames < file.frames:
                 raise InputError(f"{path}: the sound breaks off after {frames} samples; expected {file.frames}: copy it again")

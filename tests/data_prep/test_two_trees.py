@@ -14,10 +14,12 @@ from conftest import refusal
 from PIL import Image
 
 from data_prep import cifar10_av, folder, urbansound8k_av
+from data_prep.checks import examine_sound
 from data_prep.shared import assign_splits
 from data_prep.two_trees import key_of
 from ptm_mini.data.manifest import read_set, root_of
 from ptm_mini.data.prepared import PreparedSet
+from ptm_mini.errors import InputError
 
 # {layout: where a sample's sound and picture are}; s is a sample, a SimpleNamespace of label, stem, split
 LAYOUTS = {
@@ -388,3 +390,12 @@ def test_a_cut_of_two_shares_takes_whole_groups():
     groups = [i // 4 for i in range(80)]
     splits = assign_splits(["a"] * 80, groups, 0, (7 / 8, 1 / 8))
     assert Counter(splits) == {"train": 68, "val": 12} or Counter(splits) == {"train": 72, "val": 8}
+
+
+def test_what_training_would_refuse_is_found_behind_the_part_that_it_uses(tmp_path):
+    sound = np.zeros(40000)
+    for value in (1e30, np.nan):
+        sound[39000] = value
+        soundfile.write(tmp_path / "late.wav", sound, 16000, subtype="FLOAT")
+        with pytest.raises(InputError, match="late.wav: holds NaN, infinity or samples beyond 2"):
+            examine_sound(tmp_path / "late.wav")
