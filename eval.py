@@ -73,7 +73,8 @@ def parse_arguments(argv):
 # What is done in place of an evaluation, by the flag that asks for it, and the flags that go with that.
 OF_SET = ("features", "clean_features")
 GO_WITH = {"pairs": ("out", "windows"), "audio": ("image", "json", "picture", "windows"), "image": ("json", "picture"),
-           "export_cav_mae": (), "ablate": OF_SET, "attention": ("data", "damage", *OF_SET), "stress": ("method", "strategy", *OF_SET),
+           "export_cav_mae": (), "ablate": OF_SET, "attention": ("data", "damage", *OF_SET),
+           "stress": ("method", "strategy", *OF_SET),
            None: ("data", "damage", "method", "strategy", "windows", *OF_SET)}
 
 

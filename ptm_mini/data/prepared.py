@@ -139,8 +139,6 @@ def situation_of(audio, image):
     return Situation(lacks_audio | (Situation.COMPLETE if image else Situation.NOISY_IMAGE))
 
 
-
-
 def threads_beside(device):
     """How many threads prepare batches: none beside a model on the CPU, which keeps the cores busy by itself."""
     return 0 if device.type == "cpu" else min(MOST_THREADS, os.cpu_count())
