@@ -5,35 +5,34 @@ python train.py --data sets/av_mnist --seed 1         another prepared set
 python train.py --method all --seeds 3 --out runs/x   every method, three times
 python train.py --method lora --out runs/toy-1        one more method for a run that is there
 python train.py --preset base --init cav-mae.pth      from CAV-MAE's own weights, see docs/cav-mae.md; for a GPU
+python train.py --resume runs/x                       what was broken off goes on, to the same result
 python train.py --settings                            every setting, its default, what it means and who reads it
 """
 import argparse
-import dataclasses
 import itertools
 import logging
+from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 
 from data_prep import toy
 from ptm_mini import config as configs
-from ptm_mini.config import DAMAGES, PRESETS, Situation
+from ptm_mini.config import DAMAGES, PRESETS
 from ptm_mini.data import storage
-from ptm_mini.data.manifest import read_classes
-from ptm_mini.data.prepared import PreparedSet
-from ptm_mini.data.used import warn_of_what_is_cut
-from ptm_mini.errors import InputError, listing
+from ptm_mini.errors import InputError, NonFiniteLoss, listing
 from ptm_mini.errors import run as run_command
-from ptm_mini.files import refuse_existing
-from ptm_mini.report.results import Selection, evaluate_runs, open_set, runs_in
-from ptm_mini.runs import cav_mae, checkpoint
-from ptm_mini.runs.folder import Origin, Run, load_run, normalisation_of
+from ptm_mini.files import locked
+from ptm_mini.report.results import Selection, evaluate_runs, runs_in
+from ptm_mini.runs.claim import claimed, forget, how_to_go_on, is_unfinished, refuse_unfinished, remember, remembered
 from ptm_mini.runs.models import train_and_save
-from ptm_mini.settings import get, keys, leaves, with_assignments, with_settings
+from ptm_mini.runs.planned import extended_run, new_run, settings
+from ptm_mini.settings import leaves
 from ptm_mini.training import methods
-from ptm_mini.training.methods import BACKBONE, METHODS, reads, stages_of
+from ptm_mini.training.methods import BACKBONE, METHODS, reads
 from ptm_mini.training.stages import Task, pick_device
 
 logger = logging.getLogger("train")
 TOY = Path("sets/toy")
+PATHS = "data", "init", "features"          # flags whose value is one
 
 
 def parse_arguments(argv):
@@ -47,6 +46,8 @@ def parse_arguments(argv):
     parser.add_argument("--data", type=Path, help="prepared set; default: sets/toy, made if it is not there")
     parser.add_argument("--out", type=Path, help="run folder, new or one that lacks some method; default: the first free "
                                                  "runs/SET-NUMBER")
+    parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with what was broken off in this folder, to the same "
+                                                                   "result as if it had not been")
     parser.add_argument("--preset", choices=PRESETS, help="sizes of model and inputs; default: tiny")
     parser.add_argument("--init", type=Path, metavar="FILE", help="CAV-MAE checkpoint that the backbone starts from")
     parser.add_argument("--freeze-backbone", action="store_true",
@@ -65,9 +66,28 @@ def parse_arguments(argv):
                         help="auto takes a CUDA device if there is one (default: %(default)s)")
     parser.add_argument("--bf16", action="store_true", help="train in mixed bfloat16 precision; needs CUDA")
     options = parser.parse_args(argv)
+    if options.resume:
+        options = resumed(options, parser)
     options.storage = storage.from_options(options)
     options.method = [method for method in METHODS if method in options.method or "all" in options.method]
     return options
+
+
+def resumed(options, parser):
+    """The options of the command that was broken off, with the few that can be given anew."""
+    anew = {flag: value for flag, value in vars(options).items() if value != parser.get_default(flag)}
+    for flag in anew.keys() - {"resume", "features", "workers", "clean_features", "device"}:
+        raise InputError(f"--{flag.replace('_', '-')}: does not go with --resume, which goes on with what was asked for; leave "
+                         f"it out")
+    command = remembered(options.resume)
+    paths = {flag: command[flag] and Path(command[flag]) for flag in PATHS}
+    return argparse.Namespace(**{**vars(options), **command, **paths, **anew, "out": options.resume})
+
+
+def command_of(options):
+    """What a resumed run has to know of the options, as JSON can hold it."""
+    command = {flag: value for flag, value in vars(options).items() if flag not in ("out", "resume", "settings", "storage")}
+    return {**command, **{flag: command[flag] and str(command[flag].resolve()) for flag in PATHS}}
 
 
 def print_settings(config):
@@ -79,79 +99,61 @@ def print_settings(config):
         print(f"{key:<38} {value!s:<6} {who:<18} {field.metadata['remark']}")
 
 
-def settings(options, config, seed, lacking):
-    """`config` with what the command line changes; --set comes last. lacking: the methods that are to be trained"""
-    if options.damage:
-        config = dataclasses.replace(config, damage=DAMAGES[options.damage])
-    stages = {f"train.{stage}.epochs" for method in lacking for stage in stages_of(method)} & set(keys(config))
-    changes = {"train.seed": seed, "train.fraction": options.fraction, **dict.fromkeys(stages, options.epochs)}
-    changes = {key: value for key, value in changes.items() if value is not None}
-    if options.freeze_backbone:
-        changes |= cav_mae.AS_IT_IS
-    return with_assignments(with_settings(config, changes), options.set)
+def claim(options, stack):
+    """Hold --out or the first free runs/SET-NUMBER, until `stack` ends. returns the folder"""
+    if options.out:
+        stack.enter_context(claimed(options.out))
+        if not options.resume:
+            refuse_unfinished(options.out)
+        return options.out
+    for number in itertools.count(1):
+        out = Path("runs", f"{(options.data or TOY).resolve().name}-{number}")
+        with suppress(FileExistsError):
+            stack.enter_context(claimed(out, fresh=True))
+            return out
 
 
-def new_run(options, folder, seed):
-    """A run that is to be trained from the start, checked before any work. returns Run, PreparedSet"""
-    refuse_existing(folder)
-    config = settings(options, PRESETS[options.preset or "tiny"], seed, [BACKBONE, *options.method])
-    if options.freeze_backbone and not options.init:
-        raise InputError("--freeze-backbone: there is nothing to freeze yet; expected --init FILE with it")
-    if options.freeze_backbone and config.train.backbone.epochs:
-        raise InputError(f"setting train.backbone.epochs={config.train.backbone.epochs}: does not go with --freeze-backbone; "
-                         f"leave one of them out")
-    found = checkpoint.read(options.init) if options.init else None
-    if options.data is None and not TOY.exists():
-        logger.info("making the toy set in %s", TOY)
-        toy.make(TOY, toy.RECORDINGS, "grouped", seed=0)
-    folder = options.data or TOY
-    init = origin(found, config, folder, options.freeze_backbone) if found else None
-    data = PreparedSet(folder, config, options.storage)
-    warn_of_what_is_cut(data, config)
-    return Run(config, data.classes, normalisation_of(data, config.train), str(data.folder), init=init), data
-
-
-def origin(found, config, folder, frozen):
-    """The Origin of a backbone that starts from a Checkpoint, tried on the settings and the classes of the set in `folder`.
-
-    The run reads the file again when its time has come, rather than keep what it holds.
-    """
-    start = cav_mae.as_ours(found, config, len(read_classes(folder / "classes.json")))
-    if frozen and start.no_head:
-        raise InputError(f"--freeze-backbone: {found.path}: {start.no_head}; expected a model fine-tuned on the set's "
-                         f"classes: leave out --freeze-backbone, and it will be")
-    return Origin(str(found.path.resolve()), found.sha256)
-
-
-def extended_run(options, folder, seed):
-    """A run that is there, with the settings of the methods that it lacks. returns Run, PreparedSet"""
-    run = load_run(folder)
-    for flag in ("preset", "init", "freeze_backbone"):
-        if getattr(options, flag):
-            raise InputError(f"--{flag.replace('_', '-')}: belongs to the backbone in {folder}; leave it out")
-    config = settings(options, run.config, seed, [method for method in options.method if method not in run.trained])
-    for key in keys(config):
-        if get(config, key) != get(run.config, key) and any(reads(method, key) for method in run.trained):
-            raise InputError(f"setting {key}={get(config, key)}: {folder} was trained with {get(run.config, key)}; leave it "
-                             f"out, or choose another --out for a new run")
-    data = open_set(run, options.data, options.storage)
-    return dataclasses.replace(run, config=config, data=str(data.folder)), data
-
-
-def run_folders(options):
-    """Where the runs go. returns --out or the first free runs/SET-NUMBER, and {run folder: seed, None for the run's own}"""
-    numbered = (Path("runs", f"{(options.data or TOY).resolve().name}-{n}") for n in itertools.count(1))
-    out = options.out or next(path for path in numbered if not path.exists())
+def run_folders(options, out):
+    """The runs that go into `out`. returns {run folder: seed, None for the run's own}"""
     if options.seeds < 1:
         raise InputError(f"--seeds {options.seeds}: expected 1 or more")
     if options.seeds == 1:
         if runs_in(out) != [out]:
             raise InputError(f"--out {out}: holds the runs of several seeds; name one of them, or say --seeds N")
-        return out, {out: options.seed}
+        return {out: options.seed}
     if (out / "config.json").exists():
         raise InputError(f"--out {out}: is one run; expected a folder for --seeds {options.seeds} runs: choose another")
     first = options.seed or 0
-    return out, {out / f"seed-{seed}": seed for seed in range(first, first + options.seeds)}
+    return {out / f"seed-{seed}": seed for seed in range(first, first + options.seeds)}
+
+
+def make_toy_set():
+    """Make it where it is not there; one process does, others wait for it."""
+    TOY.parent.mkdir(parents=True, exist_ok=True)
+    with locked(TOY.with_suffix(".lock")):
+        if not TOY.exists():
+            logger.info("making the toy set in %s", TOY)
+            toy.make(TOY, toy.RECORDINGS, "grouped", seed=0)
+
+
+def train_all(options, out, device):
+    """Train what is asked for and not there yet, evaluate everything."""
+    folders = run_folders(options, out)
+    if options.data is None and not all((folder / "config.json").exists() for folder in folders):
+        make_toy_set()
+    runs = {folder: extended_run(options, folder, seed) if (folder / "config.json").exists() else
+            new_run(options, options.data or TOY, seed) for folder, seed in folders.items()}
+    remember(out, command_of(options))
+    for folder, (run, data) in runs.items():
+        task = Task(run.config, data, run.normalisation, device, options.bf16)
+        with nullcontext() if folder == out else claimed(folder):
+            # The stages in order, as training/stages.py has them: the backbone, on complete data, frozen from then on; then
+            # on it, for prompt, each situation's prompts, all sets together, the router; and for the others what METHODS
+            # says. Each is a call of the one loop, training/fit.py.
+            for method in (BACKBONE, *options.method):
+                run = train_and_save(folder, run, task, method)
+    evaluate_runs(out, list(folders), device, Selection(storage=options.storage))
+    forget(out)
 
 
 def main(argv=None):
@@ -162,18 +164,17 @@ def main(argv=None):
     device = pick_device(options.device)
     if options.bf16 and device.type != "cuda":
         raise InputError(f"--bf16: needs a CUDA device, this is {device.type}; leave it out")
-    out, runs = run_folders(options)
-    for folder, seed in runs.items():
-        run, data = (extended_run if (folder / "config.json").exists() else new_run)(options, folder, seed)
-        for split in ("train", "val"):
-            data.indices(split, Situation.COMPLETE)             # refuses a split without: no stage could do its work
-        task = Task(run.config, data, run.normalisation, device, options.bf16)
-        # The stages in order, as training/stages.py has them: the backbone, on complete data, frozen from then on; then on
-        # it, for prompt, each situation's prompts, all sets together, the router; and for the others what METHODS says.
-        # Each is a call of the one loop, training/fit.py.
-        for method in (BACKBONE, *options.method):
-            run = train_and_save(folder, run, task, method)
-    evaluate_runs(out, list(runs), device, Selection(storage=options.storage))
+    with ExitStack() as stack:
+        out = claim(options, stack)
+        try:
+            train_all(options, out, device)
+        except KeyboardInterrupt as interruption:
+            if is_unfinished(out):
+                interruption.args = f"interrupted; go on with  {how_to_go_on(out)}",
+            raise
+        except NonFiniteLoss:
+            forget(out)                                  # going on would end there again
+            raise
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def run_folder(toy_set, tmp_path_factory):
 
 def test_train_leaves_a_whole_run_and_eval_repeats_it_bit_for_bit(run_folder, capsys):
     assert sorted(path.name for path in run_folder.iterdir()) == [
-        "backbone.pt", "config.json", "costs.json", "gallery.png", *sorted(f"prompt-{s.label}.pt" for s in Situation),
+        "backbone.pt", "config.json", "gallery.png", "log.jsonl", *sorted(f"prompt-{s.label}.pt" for s in Situation),
         "results.json", "results.png", "router.pt"]
     before = (run_folder / "results.json").read_bytes()
     (run_folder / "results.json").unlink()
@@ -74,7 +74,7 @@ def test_train_leaves_a_whole_run_and_eval_repeats_it_bit_for_bit(run_folder, ca
 def test_the_same_command_twice_gives_the_same_bytes(run_folder, toy_set, tmp_path):
     train("--data", toy_set, "--out", tmp_path / "again")
     for path in run_folder.iterdir():
-        if path.suffix == ".pt" or path.name == "config.json":
+        if path.suffix == ".pt" or path.name == "results.json":
             assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes(), path.name
 
 
@@ -264,14 +264,19 @@ def test_training_learns(toy_set, tmp_path):
 @pytest.mark.parametrize("arguments, says", [
     (["--set", "model.widht=3"], "did you mean model.width?"), (["--data", "nowhere"], "classes.json: no such file"),
     (["--bf16"], "--bf16: needs a CUDA device"), (["--seeds", "0"], "--seeds 0: expected 1 or more"),
-    (["--out", "."], "is there already"),
+    (["--out", "occupied"], "--out occupied: is there already and holds no run"),
+    (["--out", "occupied/file"], "--out occupied/file: can't be written (File exists)"),
+    (["--out", "occupied/file/below"], "--out occupied/file/below: can't be written (Not a directory)"),
+    (["--out", "n" * 300], "can't be written (File name too long)"),
     (["--epochs", "-1"], "train.backbone.epochs=-1"), (["--fraction", "2"], "train.fraction=2.0")])
 def test_bad_arguments_end_with_one_line_and_status_2(toy_set, tmp_path, monkeypatch, capsys, arguments, says):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "occupied").mkdir()
+    (tmp_path / "occupied" / "file").touch()
     if "--data" not in arguments:
         arguments = [*arguments, "--data", str(toy_set)]
     line, status = refused(lambda: train_script.main([*arguments, "--device", "cpu"]), capsys)
-    assert says in line and status == 2 and os.listdir(tmp_path) == []
+    assert says in line and status == 2 and os.listdir(tmp_path) == ["occupied"]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is there")
@@ -339,8 +344,8 @@ def test_run_folders_are_numbered_not_replaced(toy_set, tmp_path, monkeypatch):
 
 
 def test_every_flag_is_read():
-    for script in ("train.py", "eval.py"):
-        code = (ROOT / script).read_text()
+    for script, *others in (("train.py", "ptm_mini/runs/planned.py"), ("eval.py",)):
+        code = "".join((ROOT / name).read_text() for name in (script, *others))
         for flag in re.findall(r'add_argument\("(?:--)?(\w+)"', code):
             assert f"options.{flag}" in code, (script, flag)
 

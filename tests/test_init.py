@@ -12,8 +12,8 @@ import eval as eval_script
 import train as train_script
 from ptm_mini.data.prepared import Normalisation
 from ptm_mini.report import ablations
-from ptm_mini.runs import folder as run_folder
-from ptm_mini.runs.folder import load_costs, load_run
+from ptm_mini.runs.folder import load_run
+from ptm_mini.runs.sealed import sha256_of
 from ptm_mini.runs.models import load_backbone
 
 SETTINGS = {**{key: value for key, value in SIZES.items() if key != "model.fusion"}, "prompts.input_depth": 1,
@@ -41,7 +41,7 @@ def test_a_backbone_starts_from_a_checkpoint_and_the_run_knows_it(checkpoint, ti
     assert "its head has 527 classes, the set 2: a fresh one is made" in caplog.text
     assert "model.heads=2, which no checkpoint tells" in caplog.text
     init = json.loads((run / "config.json").read_text())["init"]
-    assert init == {"file": str(checkpoint), "sha256": run_folder.sha256(checkpoint.read_bytes())}
+    assert init == {"file": str(checkpoint), "sha256": sha256_of(checkpoint)}
     norms = torch.load(run / "cav_mae_norms.pt", weights_only=True)
     assert torch.equal(norms["norm_a.bias"], official()["module.norm_a.bias"])
     before = (run / "results.json").read_bytes()
@@ -80,7 +80,7 @@ def test_a_frozen_backbone_is_the_checkpoint_and_goes_back_to_it(checkpoint, tin
           **{"train.backbone.epochs": 0})
     saved = load_run(run)
     assert saved.normalisation == Normalisation(-5.081, 4.4849) and saved.config.model.fusion == "none"
-    [cost] = load_costs(run, saved.trained)["backbone"]
+    [cost] = saved.costs["backbone"]
     assert (cost.parameters, cost.epochs, cost.memory) == (0, 0, 0) and cost.validation in (0, 1)
     eval_script.main([str(run), "--export-cav-mae", str(exported)])
     content, there = torch.load(exported, weights_only=True), torch.load(checkpoint, weights_only=True)

@@ -1,9 +1,12 @@
 """A prepared set as tensors: one sample's features, those of a whole set by index, and batches ahead of their reader."""
+import hashlib
+import json
 import logging
 import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import partial
 from typing import NamedTuple
 
@@ -46,6 +49,11 @@ class PreparedSet:
         decode = partial(features_of, config=config, place=place)
         self.cache = Cache(cache, self.rows, self.root, shapes, decode, storage.workers)
         warn_of_leaks(self.rows)
+
+    def fingerprint(self):
+        """SHA-256 over the classes, the rows and the sizes of their files: which set it is, wherever it lies"""
+        sizes = [[(self.root / name).stat().st_size for name in (row.audio, row.image) if name] for row in self.rows]
+        return hashlib.sha256(json.dumps([self.classes, [asdict(row) for row in self.rows], sizes]).encode()).hexdigest()
 
     def indices(self, split, situation=Situation.NOISY_BOTH):
         """Row numbers of the samples of a split that can be in a situation: those that lack nothing else. [n] long

@@ -9,8 +9,8 @@ from ptm_mini.config import FUSION_KINDS
 from ptm_mini.errors import InputError
 from ptm_mini.method.backbone import Backbone
 from ptm_mini.report import charts, tables
-from ptm_mini.report.results import OpenRun, Selection, open_set, write
-from ptm_mini.runs.folder import load_run, new_variant
+from ptm_mini.report.results import OpenRun, Selection, write
+from ptm_mini.runs.folder import load_run, new_variant, open_set
 from ptm_mini.runs.models import train_and_save
 from ptm_mini.settings import get, with_settings
 from ptm_mini.training.methods import BACKBONE, METHODS, reads
@@ -97,7 +97,7 @@ def train_variant(folder, variant, device, storage):
         if found.config != config:
             raise InputError(f"{target}: was trained with other settings; expected those of {folder}: remove it")
     elif any(reads(BACKBONE, key) for key in changes):
-        found = dataclasses.replace(run, config=config, trained=())
+        found = dataclasses.replace(run, config=config, costs={})
     else:
         found = new_variant(folder, run, target, config)
     lacking = [method for method in (BACKBONE, variant.method) if method not in found.trained]

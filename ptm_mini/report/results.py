@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ptm_mini.config import DAMAGES, Situation
-from ptm_mini.data.prepared import PreparedSet
 from ptm_mini.data.storage import Storage
 from ptm_mini.errors import InputError
 from ptm_mini.files import write_file
@@ -14,6 +13,7 @@ from ptm_mini.method.router import STRATEGIES, plain, told
 from ptm_mini.report import charts, tables
 from ptm_mini.report.gallery import examples, gallery
 from ptm_mini.runs import folder as run_folder
+from ptm_mini.runs.folder import open_set
 from ptm_mini.runs.models import load_models
 from ptm_mini.training.measure import View, measure_all, measure_present, places, routes
 from ptm_mini.training.methods import BACKBONE, METHODS
@@ -38,17 +38,6 @@ class Selection:
         method, _, strategy = row.partition(" ")
         return row == BACKBONE or ((not self.methods or method in self.methods)
                                    and (not self.strategies or strategy in ("", *self.strategies)))
-
-
-def open_set(run, folder=None, storage=Storage(), place=0.0):
-    """The PreparedSet of a run, or the one in `folder`, which must have the same classes. place: as PreparedSet takes it"""
-    folder = folder or Path(run.data)
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; expected the run's set: say with --data where it is now")
-    data = PreparedSet(folder, run.config, storage, place)
-    if data.classes != run.classes:
-        raise InputError(f"{folder}: its classes differ from the run's; expected {', '.join(run.classes)}")
-    return data
 
 
 def runs_in(folder):
@@ -92,7 +81,7 @@ class OpenRun:
         for strategy in selection.strategies or []:
             need(any(row.endswith(f" {strategy}") for row in rows), f"--strategy {strategy}", folder, "prompt")
         self.rows = {row: scores_of for row, scores_of in rows.items() if selection.takes(row)}
-        self.costs, self.sizes = run_folder.load_costs(folder, run.trained), run_folder.sizes(folder, run)
+        self.costs, self.sizes = run.costs, run_folder.sizes(folder, run)
 
     def main_table(self):
         """returns {Situation: {row: Score}}, {row: {column: number}}"""

@@ -1,21 +1,24 @@
 """The run folder: config.json, backbone.pt and, for each method, what it learned; written whole and read strictly."""
-import hashlib
-import json
+import logging
 import os
-from dataclasses import asdict, dataclass, replace
-from pathlib import PurePath
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from ptm_mini.config import Config
-from ptm_mini.data.prepared import Normalisation
+from ptm_mini.data.prepared import Normalisation, PreparedSet
+from ptm_mini.data.storage import Storage
 from ptm_mini.errors import InputError
 from ptm_mini.files import write_file
+from ptm_mini.runs.sealed import read_json, read_sealed, sealed, sha256_of
 from ptm_mini.runs.weights import ROUTER_FILE, as_bytes, learned
 from ptm_mini.settings import from_dict
 from ptm_mini.training.cost import Cost
 from ptm_mini.training.methods import BACKBONE, METHODS, ROUTER
 
-BACKBONE_FILE, COSTS_FILE, NORMS_FILE = "backbone.pt", "costs.json", "cav_mae_norms.pt"
+BACKBONE_FILE, NORMS_FILE = "backbone.pt", "cav_mae_norms.pt"
+logger = logging.getLogger(__name__)
+FORMAT = 2                        # of config.json. 1, of the versions to 0.3, had the costs in a file of their own
 
 
 def files_of(method):
@@ -37,9 +40,14 @@ class Run:
     classes: list                     # K names
     normalisation: Normalisation
     data: str                         # the set's folder, absolute
-    trained: tuple = ()               # BACKBONE and members of METHODS that are there, as they were trained
+    set: str | None = None            # PreparedSet.fingerprint(); None: not known, as of runs of format 1
     backbone: str = BACKBONE_FILE     # the backbone's file, seen from the run folder: a variant uses another run's
     init: Origin | None = None        # None: the backbone was trained from scratch
+    costs: dict = field(default_factory=dict)     # {what is trained, BACKBONE or of METHODS, in order: list of Cost}
+
+    @property
+    def trained(self):
+        return tuple(self.costs)
 
     def facts(self):
         """What weights need to be used, as JSON can hold it."""
@@ -54,11 +62,6 @@ class Run:
         """{method: names of its files}"""
         of_backbone = [self.backbone, self.norms] if self.init else [self.backbone]
         return {method: of_backbone if method == BACKBONE else files_of(method) for method in self.trained}
-
-
-def normalisation_of(data, train):
-    """The Normalisation of a new run: what TrainConfig fixes, or else a PreparedSet's own"""
-    return Normalisation(train.audio_mean, train.audio_std) if train.audio_std else data.normalisation()
 
 
 def save_backbone(folder, run, backbone, costs, norms=None):
@@ -92,17 +95,14 @@ def new_variant(folder, run, target, config):
 
     returns  Run, with nothing but the backbone
     """
-    target.mkdir(parents=True)
-    variant = replace(run, config=config, trained=(), backbone=os.path.relpath(folder / run.backbone, target))
-    return add_to_index(target, variant, BACKBONE, load_costs(folder, run.trained)[BACKBONE])
+    target.mkdir(parents=True, exist_ok=True)
+    variant = replace(run, config=config, costs={}, backbone=os.path.relpath(folder / run.backbone, target))
+    return add_to_index(target, variant, BACKBONE, run.costs[BACKBONE])
 
 
 def add_to_index(folder, run, method, costs):
-    """Add a method whose files are written to costs.json and config.json. returns Run, as it is now"""
-    all_costs = {**load_costs(folder, run.trained), method: costs}
-    content = {name: [cost._asdict() for cost in stages] for name, stages in all_costs.items()}
-    write_file(folder / COSTS_FILE, (json.dumps(content, indent=1) + "\n").encode())
-    run = replace(run, trained=(*run.trained, method))
+    """Add a method whose files are written to config.json. returns Run, as it is now"""
+    run = replace(run, costs={**run.costs, method: costs})
     write_index(folder, run)
     return run
 
@@ -112,19 +112,11 @@ def write_index(folder, run):
 
     It is written last: a run that broke off while it was saved does not name the files of its last stage.
     """
-    facts = {**run.facts(), "data": run.data, "trained": run.trained, "backbone": run.backbone,
+    facts = {"format": FORMAT, **run.facts(), "data": run.data, "set": run.set, "backbone": run.backbone,
              "init": run.init and run.init._asdict(),
-             "files": {name: sha256((folder / name).read_bytes()) for names in run.files().values() for name in names}}
-    facts["sha256"] = digest_of(facts)
-    write_file(folder / "config.json", (json.dumps(facts, indent=1) + "\n").encode())
-
-
-def sha256(content):
-    return hashlib.sha256(content).hexdigest()
-
-
-def digest_of(facts):
-    return sha256(json.dumps(facts, sort_keys=True).encode())
+             "costs": {method: [cost._asdict() for cost in costs] for method, costs in run.costs.items()},
+             "files": {name: sha256_of(folder / name) for names in run.files().values() for name in names}}
+    write_file(folder / "config.json", sealed(facts))
 
 
 def load_run(folder):
@@ -134,40 +126,68 @@ def load_run(folder):
     raises   InputError where a file is missing or differs from what was saved
     """
     path = folder / "config.json"
+    facts = read_sealed(path)
+    version = facts.get("format", 1)
+    if version not in range(1, FORMAT + 1):
+        raise InputError(f"{path}: has format {version}, of another ptm_mini; expected 1 to {FORMAT}: use that version")
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        saved = facts.pop("sha256")
-        whole = saved == digest_of(facts)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; expected a run folder that train.py made") from error
-    except OSError as error:
-        raise InputError(f"{path}: can't be read ({error.strerror}); expected a run folder that train.py made") from error
-    except (ValueError, KeyError, TypeError, AttributeError):        # not JSON, or not an object with that key
-        whole = False
-    if not whole:
-        raise InputError(f"{path}: was altered after it was saved; restore it, or train again for other settings")
-    for name, digest in facts["files"].items():
-        if not (folder / name).is_file():
-            raise InputError(f"{folder / name}: no such file; expected it beside config.json: restore it or train again")
-        if sha256((folder / name).read_bytes()) != digest:
-            raise InputError(f"{folder / name}: was altered after it was saved; restore it or train again")
+        for name, digest in facts["files"].items():
+            if not (folder / name).is_file():
+                raise InputError(f"{folder / name}: no such file; expected it beside config.json: restore it or train again")
+            if sha256_of(folder / name) != digest:
+                raise InputError(f"{folder / name}: was altered after it was saved; restore it or train again")
+        if version == 1:
+            logger.info("%s: saved by version 0.3 or earlier, and read as it is; its costs are in costs.json", folder)
+            facts["costs"] = costs_of_format_1(folder / "costs.json", facts["trained"])
+        init = facts.get("init")                                         # version 0.2 had no such thing
+        run = Run(config_in(path, facts), facts["classes"], Normalisation(**facts["normalisation"]), facts["data"],
+                  facts.get("set"), facts["backbone"], init and Origin(**init),
+                  {method: [Cost(**cost) for cost in costs] for method, costs in facts["costs"].items()})
+        run.files()                                                      # knows every method
+        if not is_of_its_types(run):
+            raise TypeError("a value of another type")
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
+        raise InputError(f"{path}: is not what train.py saves ({type(error).__name__}: {error}); restore it or train it "
+                         f"again") from error
+    return run
+
+
+def is_of_its_types(run):
+    """Whether what JSON can hold of any type is of the one that it was saved with."""
+    texts = [run.data, run.backbone, *run.classes, *(cost.stage for costs in run.costs.values() for cost in costs)]
+    return all(isinstance(text, str) for text in texts) and all(isinstance(x, float) for x in run.normalisation)
+
+
+def config_in(path, facts):
     try:
-        config = from_dict(Config, facts["config"])
+        return from_dict(Config, facts["config"])
     except InputError as error:
         raise InputError(f"{path}: saved by another version of ptm_mini ({error}); train the run again") from error
-    init = facts.get("init")                                         # version 0.2 had no such thing
-    return Run(config, facts["classes"], Normalisation(**facts["normalisation"]), facts["data"], tuple(facts["trained"]),
-               facts["backbone"], init and Origin(**init))
 
 
-def load_costs(folder, methods):
-    """{method: list of Cost} of a run's methods, from costs.json"""
-    path = folder / COSTS_FILE
+def costs_of_format_1(path, methods):
+    """{method: list of dicts} from a costs.json, as config.json holds them now"""
     try:
-        saved = json.loads(path.read_text(encoding="utf-8")) if methods else {}
-        return {method: [Cost(**cost) for cost in saved[method]] for method in methods}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        saved = read_json(path)
+        return {method: saved[method] for method in methods}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: not there or not whole; expected the costs of {', '.join(methods)}: restore it") from error
+
+
+def open_set(run, folder=None, storage=Storage(), place=0.0):
+    """The PreparedSet of a run, or the one in `folder`, which must have the same classes. place: as PreparedSet takes it"""
+    own, folder = folder is None, folder or Path(run.data)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; expected the run's set: say with --data where it is now")
+    data = PreparedSet(folder, run.config, storage, place)
+    if own and run.set not in (None, data.fingerprint()):
+        raise InputError(f"{folder}: has other samples or files than when the run was trained on it; restore it, or say "
+                         f"--data {folder} to take it as it is now")
+    if data.classes != run.classes:
+        raise InputError(f"{folder}: its classes differ from the run's; expected {', '.join(run.classes)}")
+    return data
 
 
 def sizes(folder, run):

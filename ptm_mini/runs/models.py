@@ -9,30 +9,44 @@ from ptm_mini.files import refuse_existing, write_file
 from ptm_mini.method.backbone import Backbone, freeze
 from ptm_mini.runs import cav_mae, checkpoint
 from ptm_mini.runs.folder import files_of, load_run, save_backbone, save_method
+from ptm_mini.runs.sealed import digest_of
 from ptm_mini.runs.weights import as_bytes, fingerprint, load_learned
 from ptm_mini.training.methods import BACKBONE, METHODS, ROUTER, assembled
+from ptm_mini.training.progress import Progress
 from ptm_mini.training.stages import train_backbone, train_method
 
 logger = logging.getLogger(__name__)
 
 
 def train_and_save(folder, run, task, method):
-    """Train BACKBONE or a member of METHODS and save it in the run folder; what is there already is left alone.
+    """Train BACKBONE or a member of METHODS, from where it broke off, and save it in the run folder; what is there already is
+    left alone. The backbone's weights are compared before and after: it is frozen once it is trained.
 
-    The backbone's weights are compared before and after: it is frozen once it is trained. returns Run, as it is now
+    returns  Run, as it is now
     """
     if method in run.trained:
         logger.info("%s: %s is trained already", folder, method)
         return run
     if method == BACKBONE:
         start = start_of(run) if run.init else None
-        return save_backbone(folder, run, *train_backbone(task, start and start.weights), start and start.norms)
+        task = task._replace(progress=Progress(folder, belongs_to(run, run.init and run.init.sha256)))
+        run = save_backbone(folder, run, *train_backbone(task, start and start.weights), start and start.norms)
+        task.progress.clear([BACKBONE])
+        return run
     backbone = load_backbone(folder, run).to(task.device)
     before = fingerprint(backbone)
+    task = task._replace(progress=Progress(folder, belongs_to(run, before)))
     models, costs = train_method(task, backbone, method)
     if fingerprint(backbone) != before:
         raise RuntimeError(f"the frozen backbone changed while {method} was trained: a bug in ptm_mini, please report it")
-    return save_method(folder, run, method, before, models, costs)
+    run = save_method(folder, run, method, before, models, costs)
+    task.progress.clear(cost.stage for cost in costs)
+    return run
+
+
+def belongs_to(run, start):
+    """Digest of what the state of a stage depends on: settings, set, and the weights that it starts from"""
+    return digest_of({**run.facts(), "set": run.set, "start": start})
 
 
 def start_of(run):

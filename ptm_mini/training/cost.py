@@ -16,34 +16,40 @@ class Cost(NamedTuple):
 
 
 class StepMemory:
-    """Bytes at the peak of one training step, which runs inside `counted`."""
+    """Bytes at the peak of one training step, whose forward pass runs inside `counted`.
+
+    On CUDA the allocator's own figure. On the CPU a count: what autograd keeps for the backward pass, each storage once,
+    plus parameters, gradients and optimiser state.
+    """
 
     def __init__(self, module, optimiser, device):
-        self.module, self.optimiser, self.device, self.bytes = module, optimiser, device, 0
+        self.module, self.optimiser, self.device, self.kept = module, optimiser, device, {}
 
     @contextmanager
     def counted(self):
-        """On CUDA the allocator's own figure. On the CPU a count: what autograd keeps for the backward pass, each
-        storage once, plus parameters, gradients and optimiser state."""
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
             yield
-            self.bytes = torch.cuda.max_memory_allocated(self.device)
             return
-        parameters = list(self.module.parameters())
-        kept, own = {}, {p.untyped_storage().data_ptr() for p in parameters}
+        own = {p.untyped_storage().data_ptr() for p in self.module.parameters()}
 
         def keep(tensor):
             storage = tensor.untyped_storage()
             if storage.data_ptr() not in own:
-                kept[storage.data_ptr()] = storage.nbytes()
+                self.kept[storage.data_ptr()] = storage.nbytes()
             return tensor.detach()                 # itself would be a cycle of references, and never be freed
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             yield
+
+    def peak(self):
+        """The bytes, when the step is done"""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        parameters = list(self.module.parameters())
         state = [value for values in self.optimiser.state.values() for value in values.values() if torch.is_tensor(value)]
         gradients = [p.grad for p in parameters if p.grad is not None]
-        self.bytes = sum(kept.values()) + sum(tensor.nbytes for tensor in (*parameters, *gradients, *state))
+        return sum(self.kept.values()) + sum(tensor.nbytes for tensor in (*parameters, *gradients, *state))
 
 
 def machine_of(device):

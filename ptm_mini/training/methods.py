@@ -1,11 +1,13 @@
 """The table of methods: what is trained on the frozen backbone, how it is built, in what stages, and how it answers."""
 from typing import Callable, NamedTuple
 
+import torch
 from torch import nn
 
 from ptm_mini.config import Situation
+from ptm_mini.errors import InputError
 from ptm_mini.method.baselines import adapter, full, head, lora, merge
-from ptm_mini.method.prompts import Prompted, prompted
+from ptm_mini.method.prompts import Prompted, PromptSet, prompted
 
 BACKBONE, ROUTER = "backbone", "router"        # what is trained first, and the stage that makes a router
 EACH = tuple((situation,) for situation in Situation)
@@ -60,6 +62,13 @@ def reads(method, key):
         return stage in stages_of(method)
     owners = [other for other, row in METHODS.items() if group in row.settings]
     return method in owners or not owners
+
+
+def refuse_nothing_to_learn(config):
+    """Raise InputError where prompt sets would have neither prompts nor a head."""
+    if not config.prompts.tune_head and not any(p.numel() for p in PromptSet(config, None, torch.Generator()).parameters()):
+        raise InputError("prompt: nothing can learn; expected prompts.length above 0 and a place for them, or "
+                         "prompts.tune_head=true")
 
 
 class CaseModels(nn.Module):

@@ -1,5 +1,4 @@
-"""The stages of training, in their order, and the samples that they train on. Each stage is a call of `fit`, the one loop,
-but for the router, whose solution has a closed form."""
+"""The stages of training and their samples. Each is a call of `fit`, the one loop; the router has a closed form."""
 import logging
 import time
 from functools import reduce
@@ -21,6 +20,7 @@ from ptm_mini.training.cost import Cost, machine_of
 from ptm_mini.training.fit import fit
 from ptm_mini.training.measure import View, mean_score, measure, routes
 from ptm_mini.training.methods import BACKBONE, METHODS, ROUTER, assembled
+from ptm_mini.training.progress import Progress
 
 logger = logging.getLogger(__name__)
 EVERY = tuple(Situation)
@@ -33,6 +33,7 @@ class Task(NamedTuple):
     normalisation: Normalisation
     device: torch.device
     bf16: bool
+    progress: Progress = Progress()       # where its stages' states are kept
 
     def autocast(self):
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
@@ -62,13 +63,13 @@ class Samples:
     def __len__(self):
         return len(self.indices)
 
-    def batches(self, size, epoch, name=None):
-        """Yield the epoch's batches, Samples of B, on the device; in the order that belongs to the name, without as in the set"""
+    def batches(self, size, epoch, name=None, skip=0):
+        """Yield the epoch's batches behind the first `skip`, Samples of B; in the name's order, without one in the set's"""
         indices = self.indices
         if name is not None:
-            order = seeded_generator(self.task.config.train.seed, epoch, name).permutation(len(indices))
-            indices = indices[torch.from_numpy(order)]
-        yield from worked_ahead(lambda some: self.batch(some, epoch), indices.split(size), self.threads)
+            generator = seeded_generator(self.task.config.train.seed, epoch, name)
+            indices = indices[torch.from_numpy(generator.permutation(len(indices)))]
+        yield from worked_ahead(lambda some: self.batch(some, epoch), indices.split(size)[skip:], self.threads)
 
     def batch(self, indices, epoch):
         """These samples on the device, [B] long -> Sample of B"""
@@ -112,7 +113,7 @@ def fit_one(task, name, model, stage, situations, fraction, shares=None):
     def validate():
         return task.validate({name: plain(model)}, situations)
 
-    return fit(name, model, stage, Samples(task, situations, fraction), loss_of, validate, shares)
+    return fit(name, model, stage, Samples(task, situations, fraction), loss_of, validate, task.progress, shares)
 
 
 def train_backbone(task, loaded=None):
@@ -172,11 +173,12 @@ def train_together(task, backbone, models):
     def validate():
         return task.validate({"situation": model.by_situation, "concat": plain(model)}, EVERY)
 
-    return [], fit("prompt together", model, train.together, Samples(task, EVERY, train.fraction), loss_of, validate)
+    samples = Samples(task, EVERY, train.fraction)
+    return [], fit("prompt together", model, train.together, samples, loss_of, validate, task.progress)
 
 
 def train_router(task, backbone, models):
-    """The router learns to name the situation that each sample was put in; no class label is used. returns [Router], Cost"""
+    """The router learns to name the situation that each sample was put in, without labels. returns [Router], Cost"""
     train, settings, start = task.config.train, task.config.router, time.monotonic()
     router, samples = Router(backbone).to(task.device), Samples(task, EVERY, train.fraction)
     router.fit((batch[:3] for epoch in range(1, settings.passes + 1)

@@ -1,5 +1,6 @@
 """Run folders: whole, strict, and refusing whatever does not belong."""
 import json
+import logging
 from dataclasses import replace
 
 import pytest
@@ -13,6 +14,7 @@ from ptm_mini.method.backbone import Backbone, freeze, initialise
 from ptm_mini.method.router import Router
 from ptm_mini.runs import folder as run_folder
 from ptm_mini.runs.models import load_models
+from ptm_mini.runs.sealed import sealed
 from ptm_mini.runs.weights import fingerprint, load_learned
 from ptm_mini.settings import with_settings
 from ptm_mini.training.cost import Cost
@@ -67,7 +69,7 @@ def test_the_same_run_gives_the_same_bytes(tmp_path, small):
     for name in "ab":
         make_run(tmp_path / name, small)
     files = sorted(path.name for path in (tmp_path / "a").iterdir())
-    assert files == ["backbone.pt", "config.json", "costs.json", *sorted(f"prompt-{s.label}.pt" for s in Situation), "router.pt"]
+    assert files == ["backbone.pt", "config.json", *sorted(f"prompt-{s.label}.pt" for s in Situation), "router.pt"]
     assert all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in files)
 
 
@@ -141,14 +143,46 @@ def test_files_that_changed_places_are_named(tmp_path, small):
     assert "prompt-noisy_audio.pt: was saved as prompt-noisy_image.pt" in refusal(load_models, tmp_path, run, CPU)
 
 
+def change(folder, edit):
+    """Edit what config.json says and seal it again."""
+    facts = json.loads((folder / "config.json").read_text())
+    del facts["sha256"]
+    edit(facts)
+    (folder / "config.json").write_bytes(sealed(facts))
+
+
+def as_of_version_03(folder):
+    """What that version wrote: the costs in a file of their own, and no fingerprint of the set."""
+    def edit(facts):
+        (folder / "costs.json").write_text(json.dumps(facts["costs"]))
+        facts["trained"] = list(facts.pop("costs"))
+        del facts["format"], facts["set"]
+
+    change(folder, edit)
+
+
 def test_a_run_of_another_version_is_named(tmp_path, small):
     make_run(tmp_path, small, methods=[])
-    facts = json.loads((tmp_path / "config.json").read_text())
-    del facts["sha256"], facts["config"]["lora"]
-    facts["sha256"] = run_folder.digest_of(facts)
-    (tmp_path / "config.json").write_text(json.dumps(facts))
+    change(tmp_path, lambda facts: facts["config"].pop("lora"))
     message = refusal(run_folder.load_run, tmp_path)
     assert "config.json: saved by another version" in message and "lora is missing" in message
+    for version in (3, 0, "2", None, [2]):
+        change(tmp_path, lambda facts: facts.update(format=version))
+        assert f"config.json: has format {version}, of another ptm_mini; expected 1 to 2" in refusal(run_folder.load_run, tmp_path)
+
+
+@pytest.mark.parametrize("edit", [
+    lambda facts: facts.pop("files"), lambda facts: facts.pop("classes"), lambda facts: facts.update(classes=3),
+    lambda facts: facts.update(classes=[1, 2]), lambda facts: facts.update(normalisation={"mean": 0.0}),
+    lambda facts: facts.update(normalisation={"mean": "0", "std": 1.0}), lambda facts: facts.update(data=None),
+    lambda facts: facts.update(costs=[]), lambda facts: facts["costs"].update(magic=[]),
+    lambda facts: facts["costs"].update(prompt=[{"stage": "prompt"}]), lambda facts: facts.update(init=5),
+    lambda facts: facts.update(files=[1]), lambda facts: facts.update(config=None), lambda facts: facts.update(backbone=7),
+    lambda facts: facts["files"].update({"a\0b": ""}), lambda facts: facts["files"].update({"n" * 300: ""})])
+def test_a_config_that_is_sealed_and_wrong_is_refused(tmp_path, small, edit):
+    make_run(tmp_path, small)
+    change(tmp_path, edit)
+    assert str(tmp_path) in refusal(run_folder.load_run, tmp_path)
 
 
 def test_a_run_of_version_01_is_read(tmp_path, small):
@@ -167,20 +201,37 @@ def test_a_run_of_version_01_is_read(tmp_path, small):
 def test_a_run_of_version_02_is_read(tmp_path, small):
     """It knew of no checkpoints that a backbone can start from."""
     _, _, run = make_run(tmp_path, small)
-    facts = json.loads((tmp_path / "config.json").read_text())
-    assert facts.pop("init") is None
-    for setting in ("loaded_rate", "audio_mean", "audio_std"):
-        del facts["config"]["train"][setting]
-    del facts["sha256"]
-    (tmp_path / "config.json").write_text(json.dumps({**facts, "sha256": run_folder.digest_of(facts)}))
-    found = run_folder.load_run(tmp_path)
-    assert found == replace(run, config=with_settings(small, {"train.loaded_rate": 1.0}))
+
+    def edit(facts):
+        assert facts.pop("init") is None
+        for setting in ("loaded_rate", "audio_mean", "audio_std"):
+            del facts["config"]["train"][setting]
+
+    change(tmp_path, edit)
+    as_of_version_03(tmp_path)
+    assert run_folder.load_run(tmp_path) == replace(run, config=with_settings(small, {"train.loaded_rate": 1.0}), set=None)
 
 
-def test_costs_that_are_gone_are_named(tmp_path, small):
+def test_a_run_of_version_03_is_read_and_becomes_one_of_this(tmp_path, small, caplog):
+    backbone, models, run = make_run(tmp_path, small, methods=["head", "lora"])
+    as_of_version_03(tmp_path)
+    with caplog.at_level(logging.INFO):
+        found = run_folder.load_run(tmp_path)
+    assert found == replace(run, set=None) and f"{tmp_path}: saved by version 0.3 or earlier" in caplog.text
+    run_folder.write_index(tmp_path, found)
+    caplog.clear()
+    (tmp_path / "costs.json").unlink()
+    assert run_folder.load_run(tmp_path) == found and caplog.text == ""
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "", "[" * 100_000, None])
+def test_costs_that_are_gone_are_named(tmp_path, small, content):
     make_run(tmp_path, small)
-    (tmp_path / "costs.json").write_text("{}")
-    assert "costs.json: not there or not whole" in refusal(run_folder.load_costs, tmp_path, ["prompt"])
+    as_of_version_03(tmp_path)
+    (tmp_path / "costs.json").unlink()
+    if content is not None:
+        (tmp_path / "costs.json").write_text(content)
+    assert "costs.json: not there or not whole; expected the costs of backbone, prompt" in refusal(run_folder.load_run, tmp_path)
 
 
 def test_the_fingerprint_tells_any_weight_apart(small):

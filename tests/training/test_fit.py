@@ -12,18 +12,20 @@ from ptm_mini.config import StageConfig
 from ptm_mini.training.cost import StepMemory
 from ptm_mini.training.fit import fit
 from ptm_mini.training.measure import Score
+from ptm_mini.training.progress import Progress
 
 
 class FakeBatch(NamedTuple):
     label: torch.Tensor
+    id: list
 
 
 class FakeSamples:
     def __len__(self):
         return 8
 
-    def batches(self, size, epoch, name):
-        yield FakeBatch(torch.arange(8))
+    def batches(self, size, epoch, name, skip):
+        yield FakeBatch(torch.arange(8), list("abcdefgh"))
 
 
 def fit_scripted(scores):
@@ -37,7 +39,7 @@ def fit_scripted(scores):
         return remaining.pop(0)
 
     fit("scripted", module, StageConfig(epochs=len(scores), learning_rate=0.1), FakeSamples(), lambda batch: module.weight.sum(),
-        validate)
+        validate, Progress())
     return values, module.weight.item()
 
 
@@ -66,8 +68,8 @@ def test_what_a_step_keeps_is_counted_by_hand():
     for context in (nullcontext(), memory.counted(), nullcontext()):
         with context:
             loss = w(x).square().sum()
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
     momentum = gradient = parameter = 8 * 4
-    assert memory.bytes == 4 * (16 * 8 + 16 * 4 + parameter + gradient + momentum)
+    assert memory.peak() == 4 * (16 * 8 + 16 * 4 + parameter + gradient + momentum)

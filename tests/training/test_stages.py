@@ -1,16 +1,13 @@
 """The samples that a stage trains on, the table of methods, and what they read."""
-import pytest
 import torch
-from conftest import edit
+from conftest import edit, refusal
 from torch import nn
 
 from ptm_mini.config import PRESETS, Situation, TrainConfig
 from ptm_mini.data.prepared import PreparedSet, worked_ahead
-from ptm_mini.errors import InputError
-from ptm_mini.method.backbone import Backbone
 from ptm_mini.settings import keys, with_settings
-from ptm_mini.training.methods import BACKBONE, METHODS, CaseModels, reads
-from ptm_mini.training.stages import EVERY, Samples, Task, fraction_of, moved, train_method
+from ptm_mini.training.methods import BACKBONE, METHODS, CaseModels, reads, refuse_nothing_to_learn
+from ptm_mini.training.stages import EVERY, Samples, Task, fraction_of, moved
 
 
 def make_task(folder, config):
@@ -18,10 +15,12 @@ def make_task(folder, config):
     return Task(config, data, data.normalisation(), torch.device("cpu"), bf16=False)
 
 
-def test_prompts_of_no_length_and_no_head_are_refused(toy_set, small):
-    config = with_settings(small, {"prompts.length": 0})
-    with pytest.raises(InputError, match="nothing can learn; expected prompts.length above 0"):
-        train_method(make_task(toy_set, config), Backbone(config, 10), "prompt")
+def test_prompts_of_no_length_and_no_head_are_refused(small):
+    for change in ({"prompts.length": 0}, {"prompts.input_depth": 0, "prompts.attention": False}):
+        config = with_settings(small, {**change, "prompts.tune_head": False})
+        assert "prompt: nothing can learn; expected prompts.length above 0" in refusal(refuse_nothing_to_learn, config)
+        refuse_nothing_to_learn(with_settings(config, {"prompts.tune_head": True}))
+    refuse_nothing_to_learn(small)
 
 
 def test_a_fraction_is_taken_of_each_class():
