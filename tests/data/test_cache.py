@@ -188,7 +188,7 @@ def test_of_two_at_once_the_second_waits_and_decodes_nothing(tmp_path, caplog):
     def slow(audio, image):
         started.set()
         calls.append(audio)
-        while "another process is at work; waiting for it" not in caplog.text:
+        while "is at work; waiting for it" not in caplog.text:
             time.sleep(0.01)
         return made_up(audio, image)
 
