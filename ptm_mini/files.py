@@ -49,21 +49,14 @@ def refuse_existing(path):
 
 
 def write_file(path, data):
-    """Write bytes so that a reader sees the old file or the new one, whole."""
-    with replaced(path) as file:
-        file.write(data)
-
-
-@contextmanager
-def replaced(path):
-    """Yield a binary file of a temporary name that takes the place of `path` when it is on the disk: whatever happens, to the
-    power too, a reader sees the old file or the new one, whole.
+    """Write bytes to a temporary name and rename it when they are on the disk: whatever happens, to the power too, a reader
+    sees the old file or the new one, whole.
 
     raises  InputError where `path` can't be written
     """
     with beside(path) as unfinished:
         with open(unfinished, "wb") as file:
-            yield file
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)

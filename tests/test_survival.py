@@ -100,3 +100,23 @@ def test_interrupted_at_five_moments_it_says_how_to_go_on(whole, tmp_path, numbe
         again, error, status = go_on(folder, arguments)
         assert (status, error) == (0, "")
         assert result(folder / "run") == result(run) and tables(again) == tables(out) and no_leftovers(folder)
+
+
+@pytest.mark.slow
+def test_a_disk_that_fills_at_ten_moments_loses_nothing(whole, tmp_path):
+    """No file can grow beyond a limit, so that with each limit another one is the first that fails."""
+    run, arguments, _, out = whole
+    failed = set()
+    for step in range(10):
+        folder, limit = tmp_path / str(step), int(500 * 2.1 ** step)
+        folder.mkdir()
+        _, error, status = finish(start(folder, *arguments, limit=limit))
+        assert status == 2 and "File too large" in error, (limit, error)
+        assert not list(folder.rglob("*.unfinished")) and not list(folder.rglob("*.lock")), limit
+        failed.add(error.split(":")[1])
+        saved = result(folder / "run") if (folder / "run" / "config.json").exists() else {}
+        assert all(result(run)[name] == content for name, content in saved.items())
+        again, error, status = go_on(folder, arguments)
+        assert (status, error) == (0, ""), (limit, error)
+        assert result(folder / "run") == result(run) and tables(again) == tables(out) and no_leftovers(folder)
+    print(failed)

@@ -1,4 +1,5 @@
 """What is kept of a stage while it trains, so that training can break off at any moment and go on to the same result."""
+import io
 import json
 import signal
 import threading
@@ -7,7 +8,7 @@ from contextlib import contextmanager, suppress
 import torch
 
 from ptm_mini.errors import InputError
-from ptm_mini.files import replaced, write_file
+from ptm_mini.files import write_file
 
 UNFINISHED = "unfinished"         # folder in the run's, there as long as something is left to do
 LOG = "log.jsonl"
@@ -48,8 +49,9 @@ class Progress:
             return
         path = self.path(stage)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replaced(path) as file:
-            torch.save({"belongs": self.belongs, "state": state}, file)
+        content = io.BytesIO()                  # torch's own writing to a file that fills the disk is no OSError
+        torch.save({"belongs": self.belongs, "state": state}, content)
+        write_file(path, content.getbuffer())
 
     def clear(self, stages):
         """Forget stages whose method is saved."""
