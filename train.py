@@ -7,7 +7,10 @@ python train.py --method lora --out runs/toy-1        one more method for a run 
 python train.py --preset base --init cav-mae.pth      from CAV-MAE's own weights, see docs/cav-mae.md; for a GPU
 python train.py --settings                            every setting, its default, what it means and who reads it
 """
-import argparse
+if __name__ == "__main__":
+    from ptm_mini.errors import run_script
+    run_script(__file__)
+
 import dataclasses
 import itertools
 import logging
@@ -20,8 +23,7 @@ from ptm_mini.data import storage
 from ptm_mini.data.manifest import read_classes
 from ptm_mini.data.prepared import PreparedSet
 from ptm_mini.data.used import warn_of_what_is_cut
-from ptm_mini.errors import InputError, listing
-from ptm_mini.errors import run as run_command
+from ptm_mini.errors import InputError, Parser, listing, whole_number
 from ptm_mini.files import refuse_existing
 from ptm_mini.report.results import Selection, evaluate_runs, open_set, runs_in
 from ptm_mini.runs import cav_mae, checkpoint
@@ -40,8 +42,7 @@ def parse_arguments(argv):
     choices = [listing("methods, besides all", methods.REMARKS),
                listing("presets", {name: configs.REMARKS[name] for name in PRESETS}),
                listing("severities", {name: configs.REMARKS[name] for name in DAMAGES})]
-    parser = argparse.ArgumentParser(description=__doc__, epilog="\n\n".join(choices),
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__, epilog="\n\n".join(choices))
     parser.add_argument("--method", nargs="+", choices=[*methods.REMARKS, "all"], default=["prompt"], metavar="METHOD",
                         help="what to train, besides the backbone where the run has none (default: prompt)")
     parser.add_argument("--data", type=Path, help="prepared set; default: sets/toy, made if it is not there")
@@ -52,9 +53,9 @@ def parse_arguments(argv):
     parser.add_argument("--freeze-backbone", action="store_true",
                         help="take the backbone of --init as it is, with its head, and train only the methods on it")
     parser.add_argument("--damage", choices=DAMAGES, help="severity to train and evaluate with; default: strong")
-    parser.add_argument("--epochs", type=int, help="epochs of every stage that runs; default: each stage's own")
-    parser.add_argument("--seed", type=int, help="of weights, order, augmentation and damage; default: 0")
-    parser.add_argument("--seeds", type=int, default=1, metavar="N",
+    parser.add_argument("--epochs", type=whole_number(0), help="epochs of every stage that runs; default: each stage's own")
+    parser.add_argument("--seed", type=whole_number(0), help="of weights, order, augmentation and damage; default: 0")
+    parser.add_argument("--seeds", type=whole_number(1), default=1, metavar="N",
                         help="train N runs, with this seed and the next ones, in folders of their own in --out")
     parser.add_argument("--fraction", type=float, help="share of the training split for all but the backbone; default: 1")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
@@ -142,8 +143,6 @@ def run_folders(options):
     """Where the runs go. returns --out or the first free runs/SET-NUMBER, and {run folder: seed, None for the run's own}"""
     numbered = (Path("runs", f"{(options.data or TOY).resolve().name}-{n}") for n in itertools.count(1))
     out = options.out or next(path for path in numbered if not path.exists())
-    if options.seeds < 1:
-        raise InputError(f"--seeds {options.seeds}: expected 1 or more")
     if options.seeds == 1:
         if runs_in(out) != [out]:
             raise InputError(f"--out {out}: holds the runs of several seeds; name one of them, or say --seeds N")
@@ -174,7 +173,3 @@ def main(argv=None):
         for method in (BACKBONE, *options.method):
             run = train_and_save(folder, run, task, method)
     evaluate_runs(out, list(runs), device, Selection(storage=options.storage))
-
-
-if __name__ == "__main__":
-    run_command(main)

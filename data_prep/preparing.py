@@ -16,7 +16,7 @@ VALIDATION = (7 / 8, 1 / 8)        # shares of training and validation where a s
 
 
 def preparing_arguments(description, out, splits=("grouped", "random")):
-    """An ArgumentParser with what prepare reads, besides the set's folder."""
+    """A Parser with what prepare reads, besides the set's folder."""
     parser = arguments(description, out, seed_of="the split")
     parser.add_argument("--split", choices=splits,
                         help="70%% training, 10%% validation, 20%% test of each class: grouped keeps what belongs together on "

@@ -1,5 +1,8 @@
 """python -m ptm_mini.golden golden.npz"""
-import argparse
+if __name__ == "__main__":
+    from ptm_mini.errors import run_script
+    run_script(__file__)
+
 import io
 import tempfile
 from pathlib import Path
@@ -7,14 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from ptm_mini import golden
-from ptm_mini.errors import run
+from ptm_mini.errors import Parser
 from ptm_mini.files import refuse_existing, write_file
 from ptm_mini.golden.model import every_array
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(prog="python -m ptm_mini.golden", description=golden.__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(golden.__doc__, prog="python -m ptm_mini.golden")
     parser.add_argument("out", type=Path, help="the new .npz")
     out = parser.parse_args(argv).out
     refuse_existing(out)
@@ -24,7 +26,3 @@ def main(argv=None):
     np.savez_compressed(buffer, **arrays)
     write_file(out, buffer.getvalue())
     print(f"{out}: {len(arrays)} arrays, {len(buffer.getvalue()) / 1e3:.0f} kB")
-
-
-if __name__ == "__main__":
-    run(main)
