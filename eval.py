@@ -90,6 +90,8 @@ def check_flags(options):
             said = (f"--{flag}: does not go with --{asked}; leave it out" if asked else
                     f"--{flag}: goes with --{' or --'.join(needed)} alone; leave it out or add that")
             raise InputError(said.replace("_", "-"))
+    if options.picture and options.picture.suffix.lower() != ".png":
+        raise InputError(f"--picture {options.picture}: expected a name that ends in .png, which is what is written")
     if options.pairs and not options.out:
         raise InputError(f"--pairs {options.pairs}: expected --out with it, a new CSV file for the answers")
 

@@ -55,7 +55,8 @@ def prepare(root, rows, remarks, options, groups_are="groups"):
     copied = sorted({name for row in rows for name in (row.audio, row.image) if name}) if options.copy else []
     with new_set(options.out, list(found["classes"]), None if options.copy else root) as (folder, written):
         for name in copied:
-            copy(root / name, folder / name)
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(root / name, folder / name)
         (folder / "report.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         written += rows
 
@@ -110,11 +111,3 @@ def splits_of(rows, options):
         for i, split in zip(training, cut):
             splits[i] = split
     return splits
-
-
-def copy(source, target):
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
-    except OSError as error:
-        raise InputError(f"{target}: can't be written ({error.strerror}); expected room and rights for a copy") from error

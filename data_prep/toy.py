@@ -13,9 +13,8 @@ if __name__ == "__main__":
 from dataclasses import replace
 
 import numpy as np
-import soundfile
 
-from data_prep.shared import arguments, assign_splits, new_set
+from data_prep.shared import arguments, assign_splits, new_set, sound_bytes
 from data_prep.toy_pictures import draw_picture
 from data_prep.toy_sounds import RECIPES, make_sound
 from ptm_mini.data.manifest import Row
@@ -46,7 +45,8 @@ def make(out, recordings, split, seed):
                     generator = np.random.default_rng([seed, label, recording, 1 + part])
                     rate, depth, channels = FORMATS[source.integers(len(FORMATS))]
                     wave = make_sound(name, rate, source, generator)
-                    soundfile.write(folder / row.audio, np.repeat(wave[:, None], channels, axis=1), rate, subtype=depth)
+                    sound = sound_bytes(np.repeat(wave[:, None], channels, axis=1), rate, depth)
+                    (folder / row.audio).write_bytes(sound)
                     draw_picture(name, generator).save(folder / row.image)
                     rows.append(row)
         groups = [row.group if split == "grouped" else row.id for row in rows]

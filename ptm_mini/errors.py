@@ -22,7 +22,7 @@ class Stopped(KeyboardInterrupt):
     """The system asks the process to end. number: of the signal that says so"""
 
     def __init__(self, number):
-        super().__init__(number)
+        super().__init__(f"ended by {signal.Signals(number).name}")
         self.number = number
 
 
@@ -41,28 +41,27 @@ def run(main):
     Exit status 2: unusable input, or the system refuses something; 1: the loss became non-finite; 130: interrupted; 128 and
     the signal's number: ended by the system, or by the reader of what is printed.
     """
+    sys.stdout = sys.stdout or open(os.devnull, "w")            # None where it was closed:  python train.py >&-
+    sys.stdout.reconfigure(errors="backslashreplace")           # no terminal is too old for a class name, or a ±
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[Lines(sys.stdout)])
-    if sys.stdout:
-        sys.stdout.reconfigure(errors="backslashreplace")       # no terminal is too old for a class name, or a ±
     try:
         with signals_raise():
             main()
-            if sys.stdout:
-                sys.stdout.flush()
+            sys.stdout.flush()
     except InputError as error:
         fail(error, status=2)
     except NonFiniteLoss as error:
         fail(error, status=1)
     except Stopped as stop:
-        fail(f"ended by {signal.Signals(stop.number).name}", status=128 + stop.number)
-    except KeyboardInterrupt:
-        fail("interrupted", status=130)
-    except BrokenPipeError:                                     # the reader has left:  python train.py --settings | head
-        drop_output()
-        sys.exit(141)
-    except OSError as error:                                    # files say which they are: this is what they are not
-        drop_output()
-        fail(f"{error.filename or 'standard output'}: {error.strerror or error}", status=2)
+        fail(stop, status=128 + stop.number)
+    except KeyboardInterrupt as interruption:
+        fail(str(interruption) or "interrupted", status=130)
+    except OSError as error:
+        lost = output_is_lost()
+        if lost and isinstance(error, BrokenPipeError):         # the reader has left:  python train.py --settings | head
+            sys.exit(141)
+        name = "standard output" if lost else error.filename
+        fail(": ".join(map(str, filter(None, [name, error.strerror or error]))), status=2)
 
 
 class Lines(logging.StreamHandler):
@@ -95,10 +94,15 @@ def signals_raise():
             signal.signal(number, signal.SIG_DFL)
 
 
-def drop_output():
-    """Give up what standard output did not take: Python would try again in the end, and complain in lines of its own."""
-    with suppress(OSError, ValueError):                         # it may be no file, or closed
+def output_is_lost():
+    """Whether standard output takes nothing any more. What it did not take is given up then: Python would try again in the
+    end, and complain in lines of its own."""
+    try:
+        sys.stdout.flush()
+        return False
+    except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
 
 
 def fail(error, status):
