@@ -56,12 +56,11 @@ def run(main):
         fail(stop, status=128 + stop.number)
     except KeyboardInterrupt as interruption:
         fail(str(interruption) or "interrupted", status=130)
-    except OSError as error:
-        lost = output_is_lost()
-        if lost and isinstance(error, BrokenPipeError):         # the reader has left:  python train.py --settings | head
-            sys.exit(141)
-        name = "standard output" if lost else error.filename
-        fail(": ".join(map(str, filter(None, [name, error.strerror or error]))), status=2)
+    except BrokenPipeError:                                     # the reader has left:  python train.py --settings | head
+        finish_output()
+        sys.exit(141)
+    except OSError as error:                                    # one without a name: what is written goes through files.py
+        fail(f"{error.filename or 'standard output'}: {error.strerror or error}", status=2)
 
 
 class Lines(logging.StreamHandler):
@@ -94,18 +93,16 @@ def signals_raise():
             signal.signal(number, signal.SIG_DFL)
 
 
-def output_is_lost():
-    """Whether standard output takes nothing any more. What it did not take is given up then: Python would try again in the
-    end, and complain in lines of its own."""
+def finish_output():
+    """Print what is left to print, or else give it up: Python would try again in the end, and complain in lines of its own."""
     try:
         sys.stdout.flush()
-        return False
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
 
 
 def fail(error, status):
+    finish_output()
     with suppress(OSError):                                     # a terminal that was closed takes no line
         print(f"error: {error}", file=sys.stderr)
     sys.exit(status)

@@ -108,9 +108,15 @@ def test_signals_are_as_before_after_a_command():
     assert raised == before[:1]
 
 
+@pytest.fixture(params=["", "1"], ids=["buffered", "unbuffered"])
+def unbuffered(request, monkeypatch):
+    monkeypatch.setenv("PYTHONUNBUFFERED", request.param)
+
+
 TALKS = "import logging", "def main():", "    for i in range(10000):", "        {}"
 
 
+@pytest.mark.usefixtures("unbuffered")
 @pytest.mark.parametrize("said", ["print(i, 'x' * 100)", "logging.getLogger('x').info('%d %s', i, 'x' * 100)"])
 def test_a_reader_who_leaves_ends_a_command_quietly(begun, said):
     process = begun(*TALKS[:-1], TALKS[-1].format(said))
@@ -118,6 +124,7 @@ def test_a_reader_who_leaves_ends_a_command_quietly(begun, said):
     assert process.stderr.read() == "" and process.wait(20) == 141
 
 
+@pytest.mark.usefixtures("unbuffered")
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no disk that is always full")
 @pytest.mark.parametrize("said", ["print('x')", "print(i, 'x' * 100)", "logging.getLogger('x').info('%d', i)"])
 def test_output_that_finds_no_room_is_one_line(tmp_path, said):
