@@ -10,15 +10,17 @@ python eval.py runs/x --export-cav-mae x.pth   no evaluation: the backbone as a 
 python eval.py runs/toy-1 --audio clip.wav --image frame.jpg      no evaluation: the classes of your own pair
 python eval.py runs/toy-1 --pairs pairs.csv --out answers.csv     and of many
 """
-import argparse
+if __name__ == "__main__":
+    from ptm_mini.errors import run_script
+    run_script(__file__)
+
 import logging
 import sys
 from pathlib import Path
 
 from ptm_mini import config
 from ptm_mini.data import storage
-from ptm_mini.errors import InputError, listing
-from ptm_mini.errors import run as run_command
+from ptm_mini.errors import InputError, Parser, listing, whole_number
 from ptm_mini.method.router import STRATEGIES
 from ptm_mini.report.ablations import ABLATIONS, ablate
 from ptm_mini.report.answers import ask, ask_many
@@ -35,8 +37,7 @@ def parse_arguments(argv):
                listing("strategies, how the model is chosen for a sample", {n: f.__doc__ for n, f in STRATEGIES.items()}),
                listing("severities", {name: config.REMARKS[name] for name in config.DAMAGES}),
                listing("ablations", {n: f.__doc__ for n, f in ABLATIONS.items()})]
-    parser = argparse.ArgumentParser(description=__doc__, epilog="\n\n".join(choices),
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__, epilog="\n\n".join(choices))
     parser.add_argument("run", type=Path, help="run folder that train.py made, or a folder of several seeds' runs")
     parser.add_argument("--method", nargs="+", choices=methods.REMARKS, metavar="METHOD",
                         help="methods to evaluate; default: all that are trained")
@@ -44,7 +45,7 @@ def parse_arguments(argv):
                         help="strategies to evaluate; default: all")
     parser.add_argument("--data", type=Path, help="prepared set to evaluate on; default: the run's own")
     parser.add_argument("--damage", choices=config.DAMAGES, help="severity; default: the run's own")
-    parser.add_argument("--windows", type=int, metavar="N",
+    parser.add_argument("--windows", type=whole_number(1), metavar="N",
                         help="answer long clips by the mean over N windows, from beginning to end; default: the beginning alone")
     other = parser.add_mutually_exclusive_group()
     other.add_argument("--stress", action="store_true", help="sweep severities, and each kind of damage alone, instead")
@@ -89,6 +90,8 @@ def check_flags(options):
             said = (f"--{flag}: does not go with --{asked}; leave it out" if asked else
                     f"--{flag}: goes with --{' or --'.join(needed)} alone; leave it out or add that")
             raise InputError(said.replace("_", "-"))
+    if options.picture and options.picture.suffix.lower() != ".png":
+        raise InputError(f"--picture {options.picture}: expected a name that ends in .png, which is what is written")
     if options.pairs and not options.out:
         raise InputError(f"--pairs {options.pairs}: expected --out with it, a new CSV file for the answers")
 
@@ -119,7 +122,3 @@ def main(argv=None):
         attention(folders, device, selection)
     else:
         evaluate_runs(options.run, folders, device, selection)
-
-
-if __name__ == "__main__":
-    run_command(main)

@@ -8,6 +8,10 @@ python train.py --preset base --init cav-mae.pth      from CAV-MAE's own weights
 python train.py --resume runs/x                       what was broken off goes on, to the same result
 python train.py --settings                            every setting, its default, what it means and who reads it
 """
+if __name__ == "__main__":
+    from ptm_mini.errors import run_script
+    run_script(__file__)
+
 import argparse
 import itertools
 import logging
@@ -18,8 +22,7 @@ from data_prep import toy
 from ptm_mini import config as configs
 from ptm_mini.config import DAMAGES, PRESETS
 from ptm_mini.data import storage
-from ptm_mini.errors import InputError, NonFiniteLoss, listing
-from ptm_mini.errors import run as run_command
+from ptm_mini.errors import InputError, NonFiniteLoss, Parser, listing, whole_number
 from ptm_mini.files import locked
 from ptm_mini.report.results import Selection, evaluate_runs, runs_in
 from ptm_mini.runs.claim import claimed, forget, how_to_go_on, is_unfinished, refuse_unfinished, remember, remembered
@@ -39,8 +42,7 @@ def parse_arguments(argv):
     choices = [listing("methods, besides all", methods.REMARKS),
                listing("presets", {name: configs.REMARKS[name] for name in PRESETS}),
                listing("severities", {name: configs.REMARKS[name] for name in DAMAGES})]
-    parser = argparse.ArgumentParser(description=__doc__, epilog="\n\n".join(choices),
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__, epilog="\n\n".join(choices))
     parser.add_argument("--method", nargs="+", choices=[*methods.REMARKS, "all"], default=["prompt"], metavar="METHOD",
                         help="what to train, besides the backbone where the run has none (default: prompt)")
     parser.add_argument("--data", type=Path, help="prepared set; default: sets/toy, made if it is not there")
@@ -53,9 +55,9 @@ def parse_arguments(argv):
     parser.add_argument("--freeze-backbone", action="store_true",
                         help="take the backbone of --init as it is, with its head, and train only the methods on it")
     parser.add_argument("--damage", choices=DAMAGES, help="severity to train and evaluate with; default: strong")
-    parser.add_argument("--epochs", type=int, help="epochs of every stage that runs; default: each stage's own")
-    parser.add_argument("--seed", type=int, help="of weights, order, augmentation and damage; default: 0")
-    parser.add_argument("--seeds", type=int, default=1, metavar="N",
+    parser.add_argument("--epochs", type=whole_number(0), help="epochs of every stage that runs; default: each stage's own")
+    parser.add_argument("--seed", type=whole_number(0), help="of weights, order, augmentation and damage; default: 0")
+    parser.add_argument("--seeds", type=whole_number(1), default=1, metavar="N",
                         help="train N runs, with this seed and the next ones, in folders of their own in --out")
     parser.add_argument("--fraction", type=float, help="share of the training split for all but the backbone; default: 1")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
@@ -115,8 +117,6 @@ def claim(options, stack):
 
 def run_folders(options, out):
     """The runs that go into `out`. returns {run folder: seed, None for the run's own}"""
-    if options.seeds < 1:
-        raise InputError(f"--seeds {options.seeds}: expected 1 or more")
     if options.seeds == 1:
         if runs_in(out) != [out]:
             raise InputError(f"--out {out}: holds the runs of several seeds; name one of them, or say --seeds N")
@@ -141,8 +141,9 @@ def train_all(options, out, device):
     folders = run_folders(options, out)
     if options.data is None and not all((folder / "config.json").exists() for folder in folders):
         make_toy_set()
+        options.data = TOY
     runs = {folder: extended_run(options, folder, seed) if (folder / "config.json").exists() else
-            new_run(options, options.data or TOY, seed) for folder, seed in folders.items()}
+            new_run(options, options.data, seed) for folder, seed in folders.items()}
     remember(out, command_of(options))
     for folder, (run, data) in runs.items():
         task = Task(run.config, data, run.normalisation, device, options.bf16)
@@ -170,12 +171,8 @@ def main(argv=None):
             train_all(options, out, device)
         except KeyboardInterrupt as interruption:
             if is_unfinished(out):
-                interruption.args = f"interrupted; go on with  {how_to_go_on(out)}",
+                interruption.args = f"{str(interruption) or 'interrupted'}; go on with  {how_to_go_on(out)}",
             raise
         except NonFiniteLoss:
             forget(out)                                  # going on would end there again
             raise
-
-
-if __name__ == "__main__":
-    run_command(main)

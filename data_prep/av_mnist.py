@@ -2,6 +2,10 @@
 
 python -m data_prep.av_mnist --fsdd DIR --mnist DIR --out sets/av_mnist
 """
+if __name__ == "__main__":
+    from ptm_mini.errors import run_script
+    run_script(__file__)
+
 import gzip
 import re
 import shutil
@@ -13,7 +17,7 @@ from PIL import Image
 
 from data_prep.shared import arguments, new_set, pair_by_class
 from ptm_mini.data.manifest import Row
-from ptm_mini.errors import InputError, run
+from ptm_mini.errors import InputError
 
 CLASSES = [str(digit) for digit in range(10)]
 
@@ -83,13 +87,9 @@ def make(fsdd, mnist, out, seed):
             rows.append(row)
 
 
-def main():
+def main(argv=None):
     parser = arguments(__doc__, "sets/av_mnist", seed_of="the pairing")
     parser.add_argument("--fsdd", type=Path, required=True, help="folder with FSDD's recordings, 7_jackson_32.wav")
     parser.add_argument("--mnist", type=Path, required=True, help="folder with MNIST's IDX files, plain or gzip")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     make(options.fsdd, options.mnist, options.out, options.seed)
-
-
-if __name__ == "__main__":
-    run(main)

@@ -5,12 +5,15 @@ python -m data_prep.cifar10_av DOWNLOADED --out sets/cifar10_av
 A picture belongs to the sound of its name; where there is none, to the sound whose name it begins with: cat-7_2.png has
 cat-7.wav, and so has cat-7_3.png.
 """
+if __name__ == "__main__":
+    from ptm_mini.errors import run_script
+    run_script(__file__)
+
 import re
 from pathlib import Path
 
 from data_prep.preparing import prepare, preparing_arguments
 from data_prep.two_trees import read_trees
-from ptm_mini.errors import run
 
 
 def sound_of(stem, sounds):
@@ -24,12 +27,8 @@ def sound_of(stem, sounds):
     return begin or stem
 
 
-def main():
+def main(argv=None):
     parser = preparing_arguments(__doc__, "sets/cifar10_av")
     parser.add_argument("folder", type=Path, help="the set as downloaded, such as vision/cat/1.png and audio/cat/1.wav")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     prepare(*read_trees(options.folder, sound_of), options)
-
-
-if __name__ == "__main__":
-    run(main)

@@ -6,6 +6,10 @@ python -m data_prep.folder --csv pairs.csv --out sets/mine    columns audio,imag
 Paths in the list are relative to its own folder, or to the one that is named before it; an empty cell is a side that is
 not there.
 """
+if __name__ == "__main__":
+    from ptm_mini.errors import run_script
+    run_script(__file__)
+
 import csv
 from dataclasses import fields
 from pathlib import Path
@@ -13,7 +17,7 @@ from pathlib import Path
 from data_prep.preparing import prepare, preparing_arguments
 from data_prep.two_trees import named_apart, read_trees
 from ptm_mini.data.manifest import CONTROL, SPLITS, Row, csv_rows, open_text
-from ptm_mini.errors import InputError, run
+from ptm_mini.errors import InputError
 from ptm_mini.settings import nearest
 
 COLUMNS = [field.name for field in fields(Row)]
@@ -66,11 +70,11 @@ def relative(cell, root, where):
     return path.relative_to(root).as_posix()
 
 
-def main():
+def main(argv=None):
     parser = preparing_arguments(__doc__, "sets/folder")
     parser.add_argument("folder", type=Path, nargs="?", help="holds the two trees, or the files of the list")
     parser.add_argument("--csv", type=Path, help="list of pairs")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     if options.csv:
         root = (options.folder or options.csv.parent).resolve()
         prepare(root, read_pairs(options.csv, root), [], options)
@@ -78,7 +82,3 @@ def main():
         prepare(*read_trees(options.folder), options)
     else:
         raise InputError("no folder is named; expected one, or --csv with a list of pairs")
-
-
-if __name__ == "__main__":
-    run(main)

@@ -16,7 +16,7 @@ VALIDATION = (7 / 8, 1 / 8)        # shares of training and validation where a s
 
 
 def preparing_arguments(description, out, splits=("grouped", "random")):
-    """An ArgumentParser with what prepare reads, besides the set's folder."""
+    """A Parser with what prepare reads, besides the set's folder."""
     parser = arguments(description, out, seed_of="the split")
     parser.add_argument("--split", choices=splits,
                         help="70%% training, 10%% validation, 20%% test of each class: grouped keeps what belongs together on "
@@ -55,7 +55,8 @@ def prepare(root, rows, remarks, options, groups_are="groups"):
     copied = sorted({name for row in rows for name in (row.audio, row.image) if name}) if options.copy else []
     with new_set(options.out, list(found["classes"]), None if options.copy else root) as (folder, written):
         for name in copied:
-            copy(root / name, folder / name)
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(root / name, folder / name)
         (folder / "report.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         written += rows
 
@@ -110,11 +111,3 @@ def splits_of(rows, options):
         for i, split in zip(training, cut):
             splits[i] = split
     return splits
-
-
-def copy(source, target):
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
-    except OSError as error:
-        raise InputError(f"{target}: can't be written ({error.strerror}); expected room and rights for a copy") from error

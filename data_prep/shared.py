@@ -1,13 +1,14 @@
 """What the scripts share: a new set's folder, splits, pairs, and the line that says what was made."""
-import argparse
+import io
 from collections import Counter, defaultdict
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import soundfile
 
 from ptm_mini.data.manifest import SPLITS, write_set
-from ptm_mini.errors import InputError
+from ptm_mini.errors import InputError, Parser, whole_number
 from ptm_mini.files import new_folder
 
 
@@ -24,11 +25,21 @@ def new_set(out, classes, root=None):
 
 
 def arguments(description, out, seed_of):
-    """An ArgumentParser with what every script takes: --out, by default `out`, and --seed."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """A Parser with what every script takes: --out, by default `out`, and --seed."""
+    parser = Parser(description)
     parser.add_argument("--out", type=Path, default=Path(out), help="new folder (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help=f"of {seed_of} (default: %(default)s)")
+    parser.add_argument("--seed", type=whole_number(0), default=0, help=f"of {seed_of} (default: %(default)s)")
     return parser
+
+
+def sound_bytes(samples, rate, depth):
+    """A WAV file's bytes, for libsndfile's own writing to a full disk fails without a reason.
+
+    samples  [n] or [n, channels] float; depth: a subtype of soundfile's, such as PCM_16
+    """
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, rate, subtype=depth, format="WAV")
+    return buffer.getvalue()
 
 
 def assign_splits(labels, groups, seed, shares=(0.7, 0.1, 0.2)):

@@ -6,19 +6,22 @@ Everything varies: pitch, rate, level, onset, background noise and a second fain
 colour, stroke and background clutter of the picture. Two slices are cut from each recording, so `group` has a meaning.
 The same seed gives the same bytes.
 """
+if __name__ == "__main__":
+    from ptm_mini.errors import run_script
+    run_script(__file__)
+
 from dataclasses import replace
 
 import numpy as np
-import soundfile
 
-from data_prep.shared import arguments, assign_splits, new_set
+from data_prep.shared import arguments, assign_splits, new_set, sound_bytes
 from data_prep.toy_pictures import draw_picture
 from data_prep.toy_sounds import RECIPES, make_sound
 from ptm_mini.data.manifest import Row
-from ptm_mini.errors import InputError, run
+from ptm_mini.errors import whole_number
 
 CLASSES = list(RECIPES)
-RECORDINGS, LEAST, SLICES = 50, 6, 2               # recordings of each class, the least that there can be, slices of each
+RECORDINGS, LEAST, SLICES = 50, 6, 2    # recordings of each class, the least with which each split has some, slices of each
 FORMATS = [(8000, "PCM_16", 1), (11025, "PCM_U8", 1), (16000, "PCM_16", 1), (22050, "PCM_24", 2),
            (32000, "PCM_32", 1)]      # sample rate in Hz, depth, channels; no float: its header holds the time of day
 
@@ -42,7 +45,8 @@ def make(out, recordings, split, seed):
                     generator = np.random.default_rng([seed, label, recording, 1 + part])
                     rate, depth, channels = FORMATS[source.integers(len(FORMATS))]
                     wave = make_sound(name, rate, source, generator)
-                    soundfile.write(folder / row.audio, np.repeat(wave[:, None], channels, axis=1), rate, subtype=depth)
+                    sound = sound_bytes(np.repeat(wave[:, None], channels, axis=1), rate, depth)
+                    (folder / row.audio).write_bytes(sound)
                     draw_picture(name, generator).save(folder / row.image)
                     rows.append(row)
         groups = [row.group if split == "grouped" else row.id for row in rows]
@@ -50,17 +54,11 @@ def make(out, recordings, split, seed):
         rows[:] = [replace(row, split=side) for row, side in zip(rows, splits)]
 
 
-def main():
+def main(argv=None):
     parser = arguments(__doc__, "sets/toy", seed_of="everything")
-    parser.add_argument("--recordings", type=int, default=RECORDINGS,
+    parser.add_argument("--recordings", type=whole_number(LEAST), default=RECORDINGS,
                         help=f"of each class, {SLICES} samples each (default: %(default)s)")
     parser.add_argument("--split", choices=["grouped", "random"], default="grouped",
                         help="keep the slices of a recording on one side, or not (default: %(default)s)")
-    options = parser.parse_args()
-    if options.recordings < LEAST:
-        raise InputError(f"--recordings {options.recordings}: expected {LEAST} or more, so that each split has some")
+    options = parser.parse_args(argv)
     make(options.out, options.recordings, options.split, options.seed)
-
-
-if __name__ == "__main__":
-    run(main)

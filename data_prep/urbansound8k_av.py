@@ -6,6 +6,10 @@ python -m data_prep.urbansound8k_av DOWNLOADED --out sets/fold-3 --split folds -
 Files are named fsID-classID-occurrence-slice. Slices of one recording have its fsID, which is their group: a random split
 puts them on both sides.
 """
+if __name__ == "__main__":
+    from ptm_mini.errors import run_script
+    run_script(__file__)
+
 import csv
 import re
 from dataclasses import replace
@@ -14,7 +18,7 @@ from pathlib import Path
 from data_prep.preparing import prepare, preparing_arguments
 from data_prep.two_trees import read_trees
 from ptm_mini.data.manifest import csv_rows, open_text
-from ptm_mini.errors import InputError, run
+from ptm_mini.errors import InputError, whole_number
 
 NAME = re.compile(r"(\d+)-\d+-\d+-\d+")
 METADATA = "urbansound8k.csv"                # its name, in whatever case
@@ -64,12 +68,12 @@ def split_by_fold(rows, folds, fold):
     return [replace(row, split="test" if folds[stem_of(row)] == fold else "train") for row in rows]
 
 
-def main():
+def main(argv=None):
     parser = preparing_arguments(__doc__, "sets/urbansound8k_av", splits=("grouped", "random", "folds"))
     parser.add_argument("folder", type=Path, help="the set as downloaded, such as Dataset_v3_sound/ and Dataset_v3_vision/")
-    parser.add_argument("--fold", type=int, metavar="N", help="for --split folds: the test split is the set's own fold N")
+    parser.add_argument("--fold", type=whole_number(1), metavar="N", help="for --split folds: the test split is the set's own fold N")
     parser.add_argument("--metadata", type=Path, help="UrbanSound8K.csv, with the folds (default: looked for in the folder)")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     if (options.split == "folds") != (options.fold is not None):
         raise InputError(f"--split {options.split}, --fold {options.fold}: expected --split folds with --fold N, or neither")
     root, rows, remarks = read_trees(options.folder)
@@ -77,7 +81,3 @@ def main():
     if options.split == "folds":
         rows = split_by_fold(rows, read_folds(options.metadata or find_metadata(options.folder)), options.fold)
     prepare(root, rows, remarks, options, groups_are="recordings (fsID)")
-
-
-if __name__ == "__main__":
-    run(main)

@@ -2,13 +2,12 @@
 
 A misspelt name or a value of another type is never accepted, from the command line as little as from a file.
 """
-import difflib
 import logging
 import math
 from dataclasses import MISSING, asdict, field, fields, is_dataclass
 from typing import Callable, NamedTuple
 
-from ptm_mini.errors import InputError
+from ptm_mini.errors import InputError, nearest
 
 logger = logging.getLogger(__name__)
 
@@ -147,9 +146,3 @@ def from_dict(kind, tree, prefix="", say=logger.info):
             raise InputError(f"setting {key}={value!r}: expected {item.type.__name__}, not {type(value).__name__}")
         values[item.name] = value
     return kind(**values)
-
-
-def nearest(word, words):
-    """How to mend an unknown word: the nearest valid one, or all of them."""
-    close = difflib.get_close_matches(word, words, n=1)
-    return f"did you mean {close[0]}?" if close else f"expected one of {', '.join(words)}"

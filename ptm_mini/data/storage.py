@@ -10,7 +10,7 @@ from pathlib import Path
 import PIL
 
 from ptm_mini.data.cache import FILES, remove
-from ptm_mini.errors import InputError
+from ptm_mini.errors import InputError, whole_number
 from ptm_mini.files import is_locked
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ def add_arguments(parser):
     parser.add_argument("--features", type=Path, metavar="DIR",
                         help="keep the decoded set there; default: beside its manifest or, where that can't be written, in "
                              "~/.cache/ptm_mini")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), metavar="N",
+    parser.add_argument("--workers", type=whole_number(1), default=os.cpu_count(), metavar="N",
                         help="processes that decode a large set (default: %(default)s, one a core)")
     parser.add_argument("--clean-features", action="store_true",
                         help="remove the set's other feature caches there: of other settings, of files that have changed, "

@@ -1,5 +1,8 @@
 """python -m ptm_mini.golden golden.npz"""
-import argparse
+if __name__ == "__main__":
+    from ptm_mini.errors import run_script
+    run_script(__file__)
+
 import io
 import tempfile
 from pathlib import Path
@@ -7,24 +10,23 @@ from pathlib import Path
 import numpy as np
 
 from ptm_mini import golden
-from ptm_mini.errors import run
+from ptm_mini.errors import InputError, Parser
 from ptm_mini.files import refuse_existing, write_file
 from ptm_mini.golden.model import every_array
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(prog="python -m ptm_mini.golden", description=golden.__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(golden.__doc__, prog="python -m ptm_mini.golden")
     parser.add_argument("out", type=Path, help="the new .npz")
     out = parser.parse_args(argv).out
     refuse_existing(out)
-    with tempfile.TemporaryDirectory() as folder:
-        arrays = {name: np.asarray(value) for name, value in every_array(Path(folder)).items()}
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            arrays = {name: np.asarray(value) for name, value in every_array(Path(folder)).items()}
+    except OSError as error:
+        raise InputError(f"the folder for temporary files: can't be written ({error.strerror or error}); name another by "
+                         f"TMPDIR") from error
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     write_file(out, buffer.getvalue())
     print(f"{out}: {len(arrays)} arrays, {len(buffer.getvalue()) / 1e3:.0f} kB")
-
-
-if __name__ == "__main__":
-    run(main)

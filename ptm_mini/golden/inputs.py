@@ -1,4 +1,5 @@
 """What reaches the model: clips and pictures from their files on, and the damage with its draws."""
+import io
 from dataclasses import replace
 
 import numpy as np
@@ -34,7 +35,9 @@ def clips(folder):
     for name, (rate, samples, channels) in CLIPS.items():
         tone = np.sin(2 * np.pi * 440 * np.arange(samples) / rate)[:, None]
         stored = (10000 * tone + 3000 * random.standard_normal((samples, channels))).astype(np.int16)
-        soundfile.write(folder / f"{name}.wav", stored, rate, subtype="PCM_16")
+        sound = io.BytesIO()                        # libsndfile's own writing to a full disk fails without a reason
+        soundfile.write(sound, stored, rate, subtype="PCM_16", format="WAV")
+        (folder / f"{name}.wav").write_bytes(sound.getvalue())
         waveform, steps = read_waveform(folder / f"{name}.wav", CONFIG.audio.sample_rate, CONFIG.audio.samples), {}
         log_mel = fbank(waveform, CONFIG.audio.sample_rate, CONFIG.audio.mels, steps)
         mono = torch.from_numpy(stored / np.float32(32768)).mean(dim=1)

@@ -7,12 +7,13 @@ import torch
 
 from ptm_mini.config import FUSION_KINDS
 from ptm_mini.errors import InputError
+from ptm_mini.files import locked
 from ptm_mini.method.backbone import Backbone
 from ptm_mini.report import charts, tables
 from ptm_mini.report.results import OpenRun, Selection, write
 from ptm_mini.runs.folder import load_run, new_variant, open_set
 from ptm_mini.runs.models import train_and_save
-from ptm_mini.settings import get, with_settings
+from ptm_mini.settings import get, keys, with_settings
 from ptm_mini.training.methods import BACKBONE, METHODS, reads
 from ptm_mini.training.stages import Task
 
@@ -87,26 +88,36 @@ ABLATIONS = {function.__name__: function for function in (level, length, depth, 
 
 def train_variant(folder, variant, device, storage):
     """The folder of a variant of the run in `folder`, trained as far as it is not. It uses the run's backbone, unless
-    its settings make for another one."""
+    its settings make for another one. Another process that trains it is waited for."""
     run = load_run(folder)
     changes = {key: value for key, value in variant.changes.items() if value != get(run.config, key)}
     config = with_settings(run.config, {**changes, **ALONE})
     target = folder / "variants" / ",".join([variant.method, *(f"{key}={value}" for key, value in changes.items())])
-    if (target / "config.json").exists():
-        found = load_run(target)
-        if found.config != config:
-            raise InputError(f"{target}: was trained with other settings; expected those of {folder}: remove it")
-    elif any(reads(BACKBONE, key) for key in changes):
-        found = dataclasses.replace(run, config=config, costs={})
-    else:
-        found = new_variant(folder, run, target, config)
-    lacking = [method for method in (BACKBONE, variant.method) if method not in found.trained]
-    if lacking:
-        logger.info("training %s", target)
-        task = Task(config, open_set(found, storage=storage), found.normalisation, device, bf16=False)
-        for method in lacking:
-            found = train_and_save(target, found, task, method)
+    target.parent.mkdir(exist_ok=True)
+    with locked(target.with_name(f".{target.name}.lock")):
+        if (target / "config.json").exists():
+            found = load_run(target)
+            refuse_other_settings(target, found.config, config, (BACKBONE, variant.method))
+        elif any(reads(BACKBONE, key) for key in changes):
+            found = dataclasses.replace(run, config=config, costs={})
+        else:
+            found = new_variant(folder, run, target, config)
+        lacking = [method for method in (BACKBONE, variant.method) if method not in found.trained]
+        if lacking:
+            logger.info("training %s", target)
+            task = Task(config, open_set(found, storage=storage), found.normalisation, device, bf16=False)
+            for method in lacking:
+                found = train_and_save(target, found, task, method)
     return target
+
+
+def refuse_other_settings(target, there, config, methods):
+    """Raise InputError where the variant in `target` was trained with other settings than `config`, of those that its
+    methods read: the run may have got more methods meanwhile, and their settings."""
+    for key in keys(config):
+        if get(there, key) != get(config, key) and any(reads(method, key) for method in methods):
+            raise InputError(f"{target}: was trained with {key}={get(there, key)}; expected {get(config, key)}, as the run has "
+                             f"it now: remove that folder")
 
 
 def ablate(out, folders, kind, device, storage):

@@ -20,6 +20,7 @@ from ptm_mini.training.methods import BACKBONE, METHODS
 
 logger = logging.getLogger(__name__)
 EXAMPLES, IN_GALLERY = 5, 4       # test samples in the gallery, and rows of the table whose answers it shows
+LISTED = 10                       # runs in a line
 REFERENCE = "prompt situation"    # the row that others are compared with over several seeds
 
 
@@ -41,10 +42,15 @@ class Selection:
 
 
 def runs_in(folder):
-    """The run folder itself, or the runs seed-* in it, by number."""
-    seeds = [path for path in folder.glob("seed-*") if (path / "config.json").exists()]
-    if seeds and not (folder / "config.json").exists():
+    """The run folder itself, or the runs seed-* in it, by number. Raises InputError where it holds runs of other names."""
+    if (folder / "config.json").exists():
+        return [folder]
+    runs = sorted(path.parent for path in folder.glob("*/config.json"))
+    if seeds := [path for path in runs if path.name.startswith("seed-")]:
         return sorted(seeds, key=lambda path: int(re.sub(r"\D", "", path.name) or 0))
+    if runs:
+        more = f" and {len(runs) - LISTED} more" if len(runs) > LISTED else ""
+        raise InputError(f"{folder}: is no run, but holds {', '.join(map(str, runs[:LISTED]))}{more}; name one of them")
     return [folder]
 
 
@@ -107,17 +113,18 @@ def open_runs(folders, device, selection):
 
 
 def evaluate_run(run):
-    """Evaluate an OpenRun and write its results.json and gallery, unless only a part of it was asked for.
+    """Evaluate an OpenRun.
 
     returns  {name: {row: {column: number}}}: main; present, where samples lack a modality; of a whole run with prompts,
              sets and router
+             {path: bytes}: its results.json and gallery, none where only a part of it was asked for
     """
     scores, main = run.main_table()
     found = {"main": main}
     if run.view.data.missing[run.view.data.indices(run.view.split)].any():
         found["present"] = tables.present_rows(measure_present(run.rows, run.view))
     if not run.whole:
-        return found
+        return found, {}
     if run.router is not None:
         sets = measure_all({situation.label: told(run.models["prompt"], situation) for situation in Situation}, run.view)
         found["sets"] = {own.label: {situation.label: row[own.label].accuracy for situation, row in sets.items()}
@@ -127,11 +134,11 @@ def evaluate_run(run):
                                              for picked in Situation} for situation in scores}
     facts = {"data": str(run.view.data.folder), "split": run.view.split, "seed": run.view.config.train.seed,
              "damage": dataclasses.asdict(run.view.config.damage)}
-    write(run.folder / f"results{run.suffix}.json", tables.results_json(scores, found, facts))
+    files = {run.folder / f"results{run.suffix}.json": tables.results_json(scores, found, facts)}
     if Situation.COMPLETE in scores:
         shown = dict(list(run.rows.items())[:IN_GALLERY])
-        write(run.folder / f"gallery{run.suffix}.png", gallery(examples(shown, run.view, EXAMPLES)))
-    return found
+        files[run.folder / f"gallery{run.suffix}.png"] = gallery(examples(shown, run.view, EXAMPLES))
+    return found, files
 
 
 SHOWN = (("main", "Accuracy:", tables.ACCURACY),
@@ -143,12 +150,13 @@ SHOWN = (("main", "Accuracy:", tables.ACCURACY),
 
 def evaluate_runs(out, folders, device, selection=Selection()):
     """Evaluate one run, or one for each seed in folders of their own in `out`: print every table, as mean and standard
-    deviation where there are several, and draw the main one.
+    deviation where there are several, draw the main one, and write all that into files.
 
-    returns  list of what evaluate_run gives, one a run
+    returns  list of evaluate_run's tables, one a run
     """
     runs = open_runs(folders, device, selection)
-    results = [evaluate_run(run) for run in runs]
+    results, files = zip(*(evaluate_run(run) for run in runs))
+    files = {path: content for own in files for path, content in own.items()}
     mains, suffix = [result["main"] for result in results], runs[0].suffix
     left_out = [situation.label for situation in Situation if situation not in runs[0].view.situations()]
     if left_out:
@@ -161,12 +169,15 @@ def evaluate_runs(out, folders, device, selection=Selection()):
         print(tables.comparison(mains, REFERENCE if REFERENCE in mains[0] else BACKBONE))
     if runs[0].whole:
         if len(folders) > 1:
-            write(out / f"results{suffix}.json", tables.seeds_json(results))
+            files[out / f"results{suffix}.json"] = tables.seeds_json(results)
         title = f"Test accuracy, {out.resolve().name}{suffix}"
-        write(out / f"results{suffix}.png", charts.bars(mains, tables.those_there(tables.ACCURACY, mains[0]), title))
+        files[out / f"results{suffix}.png"] = charts.bars(mains, tables.those_there(tables.ACCURACY, mains[0]), title)
+    for path, content in files.items():                    # last, so that a full disk costs no table
+        write(path, content)
     return results
 
 
 def write(path, content):
-    logger.info("%s %s", "replaced" if path.exists() else "wrote", path)
+    said = "replaced" if path.exists() else "wrote"
     write_file(path, content)
+    logger.info("%s %s", said, path)

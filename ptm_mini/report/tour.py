@@ -2,7 +2,10 @@
 
 python -m ptm_mini.report.tour runs/toy-1 docs/tour --sample siren-000-0
 """
-import argparse
+if __name__ == "__main__":
+    from ptm_mini.errors import run_script
+    run_script(__file__)
+
 from pathlib import Path
 
 import soundfile
@@ -12,8 +15,7 @@ from PIL import Image
 from ptm_mini.config import Situation
 from ptm_mini.data.audio import fbank, read_waveform
 from ptm_mini.data.image import read_image
-from ptm_mini.errors import InputError
-from ptm_mini.errors import run as run_command
+from ptm_mini.errors import InputError, Parser
 from ptm_mini.method.damage import EVALUATION_EPOCH, draw_damage
 from ptm_mini.report import attention, charts, tables
 from ptm_mini.report.gallery import heat, shown
@@ -116,7 +118,7 @@ def tour(run, index, out):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("run", type=Path, help="run folder that train.py made")
     parser.add_argument("out", type=Path, help="folder for the pictures, made if need be")
     parser.add_argument("--sample", metavar="ID", required=True, help="one of the run's set, with sound and picture")
@@ -128,7 +130,3 @@ def main(argv=None):
         raise InputError(f"--sample {options.sample}: no sample of that id with sound and picture in {run.view.data.folder}; "
                          f"expected an id in its manifest.csv")
     tour(run, found[0], options.out)
-
-
-if __name__ == "__main__":
-    run_command(main)

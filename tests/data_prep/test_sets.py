@@ -133,8 +133,7 @@ def test_pairs_are_of_one_class_and_use_no_image_twice():
         pair_by_class(["0"] * 11, images, seed=0)
 
 
-def test_too_small_a_toy_set_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("sys.argv", ["toy", "--recordings", "5", "--out", str(tmp_path / "set")])
-    with pytest.raises(InputError, match="--recordings 5: expected 6 or more"):
-        toy.main()
+def test_too_small_a_toy_set_is_refused(tmp_path):
+    with pytest.raises(InputError, match="--recordings: expected a whole number, 6 or more, not '5'"):
+        toy.main(["--recordings", "5", "--out", str(tmp_path / "set")])
     assert not list(tmp_path.iterdir())
