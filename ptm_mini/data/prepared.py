@@ -3,7 +3,6 @@ import logging
 import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
 
@@ -13,6 +12,7 @@ import torch
 from ptm_mini.config import Situation
 from ptm_mini.data.audio import fbank, read_waveform
 from ptm_mini.data.cache import Cache
+from ptm_mini.data.decoding import decoding
 from ptm_mini.data.image import normalise, read_image
 from ptm_mini.data.leaks import warn_of_leaks
 from ptm_mini.data.manifest import read_set, root_of
@@ -105,18 +105,7 @@ def stack(samples, count):
     return batch
 
 
-@contextmanager
-def one_thread():
-    """One of torch's threads: the bits of a product depend on their number, and small operations are fastest so."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@one_thread()
+@decoding()
 def features_of(audio, image, config, place=0.0):
     """Decode one sample.
 

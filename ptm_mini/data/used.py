@@ -6,6 +6,8 @@ import soundfile
 from PIL import Image
 
 from ptm_mini.config import FRAME_LENGTH_MS, FRAME_SHIFT_MS
+from ptm_mini.data import audio, image
+from ptm_mini.data.decoding import decoding
 
 logger = logging.getLogger(__name__)
 LOOKED_AT = 200                   # files of each kind, evenly spaced: their headers say enough
@@ -52,12 +54,20 @@ def covering(values):
     return sorted(values)[math.ceil(COVERED * len(values)) - 1]
 
 
+@decoding()
 def duration(path):
     """Seconds of a sound file, as its header says"""
-    return soundfile.info(path).duration
+    try:
+        return soundfile.info(path).duration
+    except audio.UNREADABLE as error:
+        raise audio.unreadable(path, error) from error
 
 
+@decoding()
 def shorter_side(path):
     """Pixels of a picture's shorter side"""
-    with Image.open(path) as picture:
-        return min(picture.size)
+    try:
+        with Image.open(path, formats=image.FORMATS) as picture:
+            return min(picture.size)
+    except Exception as error:                                   # of any kind, as for read_image
+        raise image.unreadable(path, error) from error
