@@ -138,7 +138,7 @@ def test_files_that_changed_places_are_named(tmp_path, small):
     content = one.read_bytes()
     one.write_bytes(other.read_bytes())
     other.write_bytes(content)
-    assert "prompt-noisy_audio.pt: was saved as prompt-noisy_image.pt" in refusal(load_models, tmp_path, run, CPU)
+    assert "prompt-noisy_audio.pt: was saved as 'prompt-noisy_image.pt'" in refusal(load_models, tmp_path, run, CPU)
 
 
 def test_a_run_of_another_version_is_named(tmp_path, small):
