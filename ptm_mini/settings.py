@@ -10,7 +10,7 @@ from typing import Callable, NamedTuple
 from ptm_mini.errors import InputError
 
 logger = logging.getLogger(__name__)
-LONGEST, MOST = 60, 100           # characters of a value in an error, words among which the nearest is looked for
+LONGEST, LISTED = 60, 10          # characters of a value, and words to choose from, that an error shows
 
 
 class Rule(NamedTuple):
@@ -154,6 +154,7 @@ def from_dict(kind, tree, prefix="", say=logger.info):
 
 def nearest(word, words):
     """How to mend an unknown word: the nearest valid one, or those that there are."""
-    words = list(words)[:MOST]
-    close = difflib.get_close_matches(str(word)[:LONGEST], words, n=1)
-    return f"did you mean {close[0]}?" if close else f"expected one of {', '.join(words)}"
+    words = list(words)
+    close = difflib.get_close_matches(str(word)[:LONGEST], words[:1000], n=1)
+    more = f" and {len(words) - LISTED} more" if len(words) > LISTED else ""
+    return f"did you mean {close[0]}?" if close else f"expected one of {', '.join(words[:LISTED])}{more}"
