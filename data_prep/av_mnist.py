@@ -4,6 +4,7 @@ python -m data_prep.av_mnist --fsdd DIR --mnist DIR --out sets/av_mnist
 """
 import gzip
 import math
+import os
 import re
 import shutil
 import zlib
@@ -38,9 +39,13 @@ def read_idx(path):
     return np.frombuffer(data, np.uint8).reshape(shape)
 
 
+def found(folder, pattern):
+    return sorted(folder.glob(pattern)) if os.path.isdir(folder) else []         # glob trips over names that are too long
+
+
 def read_mnist(folder):
     """All pairs of IDX files in a folder. returns images [n, 28, 28] uint8, labels [n] uint8"""
-    files = {path.name.removesuffix(".gz"): path for path in sorted(folder.glob("*idx[13]-ubyte*"))}
+    files = {path.name.removesuffix(".gz"): path for path in found(folder, "*idx[13]-ubyte*")}
     names = [name for name in files if "idx3" in name]
     if not names:
         raise InputError(f"--mnist {folder}: no *-images-idx3-ubyte (or .gz) there; expected MNIST's IDX files")
@@ -59,7 +64,7 @@ def read_mnist(folder):
 def read_fsdd(folder):
     """Recordings named {digit}_{speaker}_{index}.wav. returns list of (path, digit as text, split)"""
     recordings = []
-    for path in sorted(folder.glob("*.wav")):
+    for path in found(folder, "*.wav"):
         name = re.fullmatch(r"(\d)_(\w+)_(\d+)", path.stem)
         if not name:
             raise InputError(f"{path}: expected a name such as 7_jackson_32.wav: digit, speaker, index")

@@ -26,15 +26,16 @@ def check_fit(config):
 def check_size(config):
     """Raise InputError where the model or a batch of its inputs is too large, naming the setting that most of it is due to."""
     for key, count in (("audio.seconds", audio_tokens(config)), ("image.size", image_tokens(config))):
-        expect(count <= TOKENS, config, key, f"at most {TOKENS} tokens, this gives {count}: a smaller one, or larger patches")
+        expect(count <= TOKENS, config, key, f"at most {TOKENS} tokens, this gives {count}: less, or a larger patch")
     parts = numbers(config)
-    expect(sum(parts.values()) <= NUMBERS, config, max(parts, key=parts.get), f"a model of at most {NUMBERS:.0e} numbers, 4 GB, "
-           f"this has {sum(parts.values()):.1e}: a smaller one, or fewer blocks")
+    expect(sum(parts.values()) <= NUMBERS, config, max(parts, key=parts.get), f"a model of at most {NUMBERS:.0e} numbers, 4 "
+           f"GB, this has {sum(parts.values()):.1e}: a smaller one, or fewer blocks")
     sample = 4 * (config.audio.frames * config.audio.mels + 3 * config.image.size ** 2)
     for stage in (name for name in vars(config.train) if hasattr(getattr(config.train, name), "batch_size")):
         key = f"train.{stage}.batch_size"
-        expect(get(config, key) * sample <= BATCH, config, key, f"at most {BATCH // sample}: of these audio.seconds, audio.mels "
-               f"and image.size a sample has {sample / 1e6:.1f} MB, and a batch can have {BATCH / 1e9:.0f} GB")
+        expect(get(config, key) * sample <= BATCH, config, key,
+               f"at most {BATCH // sample}: of these audio.seconds, audio.mels and image.size a sample has {sample / 1e6:.1f} "
+               f"MB, and a batch can have {BATCH / 1e9:.0f} GB")
 
 
 def audio_tokens(config):

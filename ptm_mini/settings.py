@@ -128,7 +128,7 @@ def from_dict(kind, tree, prefix="", say=logger.info):
     """Build the dataclass `kind` from nested dicts, strictly: no field besides its own, each of its type, and each there
     but for those that came later, which get what stands for the time before them, a line said for each."""
     if not isinstance(tree, dict):
-        raise InputError(f"setting {prefix.rstrip('.')}={shown(tree)}: expected a group of settings")
+        raise InputError(f"setting {prefix.rstrip('.') or '(all)'}={shown(tree)}: expected a group of settings")
     names = [item.name for item in fields(kind)]
     for name in tree:
         if name not in names:

@@ -37,7 +37,8 @@ class PreparedSet:
         """folder: of the set; config: Config; place: of what is used of long clips, as read_waveform takes it"""
         self.folder, self.root = folder.resolve(), root_of(folder)
         self.rows, self.classes = read_set(folder)
-        self.labels = torch.tensor([self.classes.index(row.label) for row in self.rows])
+        number = {name: i for i, name in enumerate(self.classes)}
+        self.labels = torch.tensor([number[row.label] for row in self.rows])
         self.missing = torch.tensor([situation_of(row.audio, row.image) for row in self.rows])
         cache = storage.place(self.folder, name_of(config, place, self.rows, self.root))
         if not place:                             # else it has been done for the clips' beginning
