@@ -7,6 +7,8 @@ if __name__ == "__main__":
     run_script(__file__)
 
 import gzip
+import math
+import os
 import re
 import shutil
 import zlib
@@ -20,29 +22,34 @@ from ptm_mini.data.manifest import Row
 from ptm_mini.errors import InputError
 
 CLASSES = [str(digit) for digit in range(10)]
+MOST = 1 << 30                    # bytes of an IDX file's data; MNIST's largest has 47 million
 
 
 def read_idx(path):
     """One of MNIST's IDX files, plain or gzip, as a uint8 array: [n] labels or [n, rows, columns] images."""
     try:
-        data = path.read_bytes()
-        if data[:2] == b"\x1f\x8b":
-            data = gzip.decompress(data)
+        with open(path, "rb") as file:
+            whole = gzip.GzipFile(fileobj=file) if file.peek(2)[:2] == b"\x1f\x8b" else file
+            head = whole.read(4)
+            dimensions = head[3] if len(head) == 4 else 0
+            if head[:3] != b"\0\0\x08" or dimensions not in (1, 3):
+                raise InputError(f"{path}: starts with {head.hex()}; expected 00000801 (labels) or 00000803 (images)")
+            shape = [int.from_bytes(whole.read(4), "big") for _ in range(dimensions)]
+            data = whole.read(min(math.prod(shape), MOST) + 1)          # no more, whatever a few bytes of gzip expand to
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: can't be read ({error}); expected an IDX file, plain or gzip: copy it again") from error
-    dimensions = data[3] if len(data) > 3 else 0
-    if data[:3] != b"\0\0\x08" or dimensions not in (1, 3):
-        raise InputError(f"{path}: starts with {data[:4].hex()}; expected 00000801 (labels) or 00000803 (images)")
-    shape = np.frombuffer(data, ">u4", dimensions, offset=4)
-    values = np.frombuffer(data, np.uint8, offset=4 + 4 * dimensions)
-    if len(values) != np.prod(shape):
-        raise InputError(f"{path}: {len(values)} bytes of data; expected {np.prod(shape)}: copy it again")
-    return values.reshape(shape)
+    if len(data) != math.prod(shape):
+        raise InputError(f"{path}: {len(data)} bytes of data; expected {math.prod(shape)}: copy it again")
+    return np.frombuffer(data, np.uint8).reshape(shape)
+
+
+def found(folder, pattern):
+    return sorted(folder.glob(pattern)) if os.path.isdir(folder) else []         # glob trips over names that are too long
 
 
 def read_mnist(folder):
     """All pairs of IDX files in a folder. returns images [n, 28, 28] uint8, labels [n] uint8"""
-    files = {path.name.removesuffix(".gz"): path for path in sorted(folder.glob("*idx[13]-ubyte*"))}
+    files = {path.name.removesuffix(".gz"): path for path in found(folder, "*idx[13]-ubyte*")}
     names = [name for name in files if "idx3" in name]
     if not names:
         raise InputError(f"--mnist {folder}: no *-images-idx3-ubyte (or .gz) there; expected MNIST's IDX files")
@@ -61,7 +68,7 @@ def read_mnist(folder):
 def read_fsdd(folder):
     """Recordings named {digit}_{speaker}_{index}.wav. returns list of (path, digit as text, split)"""
     recordings = []
-    for path in sorted(folder.glob("*.wav")):
+    for path in found(folder, "*.wav"):
         name = re.fullmatch(r"(\d)_(\w+)_(\d+)", path.stem)
         if not name:
             raise InputError(f"{path}: expected a name such as 7_jackson_32.wav: digit, speaker, index")

@@ -7,11 +7,10 @@ import numpy as np
 import soundfile
 from PIL import Image
 
-from ptm_mini.data.audio import LOUDEST, read_waveform
-from ptm_mini.data.image import read_image
+from ptm_mini.data.audio import LOUDEST, PIECE, read_waveform
+from ptm_mini.data.decoding import decoding
+from ptm_mini.data.image import FORMATS, read_image
 from ptm_mini.errors import InputError
-
-PIECE = 1 << 16                    # bytes hashed, or frames decoded, at once: memory does not grow with a file
 
 
 class Sound(NamedTuple):
@@ -27,6 +26,7 @@ class Picture(NamedTuple):
     height: int
 
 
+@decoding()
 def examine_sound(path):
     """A whole sound's facts. Raises InputError where training would, and for what is broken behind the part that it uses."""
     digest = digest_of(path)
@@ -47,11 +47,12 @@ def examine_sound(path):
                          f"file: copy it again") from error
 
 
+@decoding()
 def examine_picture(path):
     """A whole picture's facts. Raises InputError where training would."""
     digest = digest_of(path)
     read_image(path, 32)
-    with Image.open(path) as picture:
+    with Image.open(path, formats=FORMATS) as picture:
         return Picture(digest, *picture.size)
 
 

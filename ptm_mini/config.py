@@ -3,7 +3,8 @@ from dataclasses import MISSING, dataclass
 from enum import IntEnum
 from functools import cached_property
 
-from ptm_mini.settings import NOT_NEGATIVE, POSITIVE, Rule, above, at_least, between, check_rules, expect, one_of, setting
+from ptm_mini.limits import check_fit, check_size
+from ptm_mini.settings import Rule, above, between, check_rules, one_of, setting
 
 FRAME_LENGTH_MS, FRAME_SHIFT_MS = 25, 10          # Kaldi's analysis window and hop
 FUSION_KINDS = ("cross", "audio_to_image", "image_to_audio", "none")
@@ -32,9 +33,9 @@ def window_and_hop(sample_rate):
 
 @dataclass(frozen=True)
 class AudioConfig:
-    sample_rate: int = setting(16000, "Hz; every clip is resampled to it", at_least(1000))
+    sample_rate: int = setting(16000, "Hz; every clip is resampled to it", between(1000, 500_000))
     seconds: float = setting(0.655, "clips are cut or zero-padded to this length (0.655: 64 frames)", above(0, 3600))
-    mels: int = setting(64, "M, bands of the spectrogram", POSITIVE)
+    mels: int = setting(64, "M, bands of the spectrogram", between(1, 2048))
 
     @cached_property
     def samples(self):
@@ -50,19 +51,19 @@ class AudioConfig:
 
 @dataclass(frozen=True)
 class ImageConfig:
-    size: int = setting(32, "H = W in pixels; pictures are resized and cropped to it", POSITIVE)
+    size: int = setting(32, "H = W in pixels; pictures are resized and cropped to it", between(1, 4096))
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    width: int = setting(128, "D, of every token", POSITIVE)
-    heads: int = setting(4, "of every attention", POSITIVE)
-    depth: int = setting(4, "blocks per modality", NOT_NEGATIVE)
+    width: int = setting(128, "D, of every token", between(4, 16_384))
+    heads: int = setting(4, "of every attention", between(1, 256))
+    depth: int = setting(4, "blocks per modality", between(0, 256))
     fusion: str = setting("cross", "who reads whom in the fusion blocks", one_of(FUSION_KINDS))
-    fusion_depth: int = setting(1, "fusion blocks", NOT_NEGATIVE)
-    joint_depth: int = setting(1, "blocks on all tokens together", NOT_NEGATIVE)
-    audio_patch: int = setting(16, "side of a patch in frames and mel bins", POSITIVE)
-    image_patch: int = setting(8, "side of a patch in pixels", POSITIVE)
+    fusion_depth: int = setting(1, "fusion blocks", between(0, 256))
+    joint_depth: int = setting(1, "blocks on all tokens together", between(0, 256))
+    audio_patch: int = setting(16, "side of a patch in frames and mel bins", between(1, 1024))
+    image_patch: int = setting(8, "side of a patch in pixels", between(1, 1024))
 
     @property
     def fusion_blocks(self):
@@ -79,40 +80,40 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class PromptConfig:
-    length: int = setting(8, "P, tokens per modality and place", NOT_NEGATIVE)
-    input_depth: int = setting(4, "encoder blocks with prompts of their own: 1 shallow, depth deep, 0 none", NOT_NEGATIVE)
+    length: int = setting(8, "P, tokens per modality and place", between(0, 1024))
+    input_depth: int = setting(4, "encoder blocks with prompts of their own: 1 shallow, depth deep, 0 none", between(0, 256))
     attention: bool = setting(True, "prompts in the fusion blocks' keys and values")
     joint: bool = setting(False, "prompts in the joint blocks too, which the paper has not")
     tune_head: bool = setting(True, "each set trains its own copy of the head, as the paper's code does")
-    initial_std: float = setting(0.02, "of the normal distribution that fresh prompts are drawn from", NOT_NEGATIVE)
+    initial_std: float = setting(0.02, "of the normal distribution that fresh prompts are drawn from", between(0, 100))
 
 
 @dataclass(frozen=True)
 class RouterConfig:
-    passes: int = setting(10, "over the training samples, damaged anew each time", POSITIVE)
-    shrinkage: float = setting(0.1, "share of its diagonal added to the covariance", POSITIVE)
+    passes: int = setting(10, "over the training samples, damaged anew each time", between(1, 1000))
+    shrinkage: float = setting(0.1, "share of its diagonal added to the covariance", above(0, 1000))
 
 
 @dataclass(frozen=True)
 class LoraConfig:
-    rank: int = setting(4, "of the update of each projection", POSITIVE)
-    alpha: float = setting(8.0, "the update is scaled by alpha / rank", NOT_NEGATIVE)
+    rank: int = setting(4, "of the update of each projection", between(1, 1024))
+    alpha: float = setting(8.0, "the update is scaled by alpha / rank", between(0, 10_000))
     tune_head: bool = setting(True, "a head of its own learns too")
 
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    bottleneck: int = setting(4, "width inside the adapter", POSITIVE)
+    bottleneck: int = setting(4, "width inside the adapter", between(1, 1024))
     tune_head: bool = setting(True, "a head of its own learns too")
 
 
 @dataclass(frozen=True)
 class Strengths:
     """How hard each kind of damage hits (functions in method/damage.py)."""
-    audio_gaussian: float = setting(2.2, "std, added to the normalised log-mel", NOT_NEGATIVE)
+    audio_gaussian: float = setting(2.2, "std, added to the normalised log-mel", between(0, 1000))
     audio_shift: float = setting(0.5, "rolled by up to this share of the frames, either way", between(0, 1))
     audio_mask: float = setting(0.25, "up to this share of the frames set to 0", between(0, 1))
-    image_gaussian: float = setting(5.0, "std, added to the normalised picture, which is then clamped to +-3", NOT_NEGATIVE)
+    image_gaussian: float = setting(5.0, "std, added to the normalised picture, which is then clamped to +-3", between(0, 1000))
     image_blur: float = setting(0.23, "box kernel's share of the side, made odd", between(0, 1))
     image_pixelate: float = setting(0.05, "share of the side that is left", between(0, 1))
 
@@ -125,10 +126,10 @@ class DamageConfig:
 
 @dataclass(frozen=True)
 class StageConfig:
-    epochs: int = setting(MISSING, "passes over the training samples", NOT_NEGATIVE)
-    learning_rate: float = setting(MISSING, "the peak of the one-cycle schedule", POSITIVE)
-    weight_decay: float = setting(0.0, "AdamW's", NOT_NEGATIVE)
-    batch_size: int = setting(64, "B, samples a step", POSITIVE)
+    epochs: int = setting(MISSING, "passes over the training samples", between(0, 10_000))
+    learning_rate: float = setting(MISSING, "the peak of the one-cycle schedule", above(0, 10))
+    weight_decay: float = setting(0.0, "AdamW's", between(0, 100))
+    batch_size: int = setting(64, "B, samples a step", between(1, 16_384))
 
 
 @dataclass(frozen=True)
@@ -146,9 +147,10 @@ class TrainConfig:
     image_shift: float = setting(0.04, "augmentation: pictures move by up to this share of H and W", between(0, 0.5))
     loaded_rate: float = setting(0.1, "share of the backbone's learning rate for what --init loaded", above(0, 1), before=1.0)
     audio_mean: float = setting(0.0, "of the log-mel, to normalise by where audio_std is set", between(-100, 100), before=0.0)
-    audio_std: float = setting(0.0, "likewise; 0: the training split's mean and std", NOT_NEGATIVE, before=0.0)
+    audio_std: float = setting(0.0, "likewise; 0: the training split's mean and std",
+                               Rule(lambda std: std == 0 or 0.001 <= std <= 1000, "0, or 0.001 to 1000"), before=0.0)
     fraction: float = setting(1.0, "share of the training split for all but the backbone (the paper: 0.3)", above(0, 1))
-    seed: int = setting(0, "of weights, order, augmentation and damage", NOT_NEGATIVE)
+    seed: int = setting(0, "of weights, order, augmentation and damage", between(0, 2**53))
 
 
 @dataclass(frozen=True)
@@ -166,18 +168,8 @@ class Config:
     def __post_init__(self):
         """Raise InputError for the first value that can't work, naming its key, the value and what was expected."""
         check_rules(self)
-        audio, model = self.audio, self.model
-        for good, key, expected in (
-                (audio.mels % model.audio_patch == 0, "audio.mels", f"a multiple of model.audio_patch={model.audio_patch}"),
-                (audio.frames > 0 and audio.frames % model.audio_patch == 0, "audio.seconds",
-                 f"a number of frames that model.audio_patch={model.audio_patch} divides; this gives {audio.frames}, and n "
-                 f"frames last {FRAME_SHIFT_MS} n + {FRAME_LENGTH_MS - FRAME_SHIFT_MS} ms"),
-                (self.image.size % model.image_patch == 0, "image.size",
-                 f"a multiple of model.image_patch={model.image_patch}"),
-                (model.width % 4 == 0, "model.width", "a multiple of 4, for 2-D positions"),
-                (model.width % model.heads == 0, "model.width", f"a multiple of model.heads={model.heads}"),
-                (self.prompts.input_depth <= model.depth, "prompts.input_depth", f"0 to model.depth={model.depth}")):
-            expect(good, self, key, expected)
+        check_fit(self)
+        check_size(self)
 
 
 PRESETS = {

@@ -9,6 +9,8 @@ import sys
 import threading
 from contextlib import contextmanager, suppress
 
+LONGEST, LISTED = 60, 10          # characters of a value, and words to choose from, that an error shows
+
 
 class InputError(ValueError):
     """Something a user gave can't be used: one line that names it, its value, what was expected and the mend."""
@@ -144,9 +146,11 @@ def whole_number(least):
 
 
 def nearest(word, words, otherwise=None):
-    """How to mend an unknown word: the nearest valid one, or else what `otherwise` says, or all of them."""
-    close = difflib.get_close_matches(word, words, n=1)
-    return f"did you mean {close[0]}?" if close else otherwise or f"expected one of {', '.join(words)}"
+    """How to mend an unknown word: the nearest valid one, or else what `otherwise` says, or those that there are."""
+    words = list(words)
+    close = difflib.get_close_matches(str(word)[:LONGEST], words[:1000], n=1)
+    more = f" and {len(words) - LISTED} more" if len(words) > LISTED else ""
+    return f"did you mean {close[0]}?" if close else otherwise or f"expected one of {', '.join(words[:LISTED])}{more}"
 
 
 def counted(number, noun):

@@ -3,11 +3,10 @@
 A misspelt name or a value of another type is never accepted, from the command line as little as from a file.
 """
 import logging
-import math
 from dataclasses import MISSING, asdict, field, fields, is_dataclass
 from typing import Callable, NamedTuple
 
-from ptm_mini.errors import InputError, nearest
+from ptm_mini.errors import LONGEST, InputError, nearest
 
 logger = logging.getLogger(__name__)
 
@@ -19,14 +18,6 @@ class Rule(NamedTuple):
 
 
 ANY = Rule(lambda value: True, "")
-POSITIVE = Rule(lambda value: 0 < value < math.inf, "more than 0")
-
-
-def at_least(low):
-    return Rule(lambda value: low <= value < math.inf, f"{low} or more")
-
-
-NOT_NEGATIVE = at_least(0)
 
 
 def above(low, high):
@@ -74,10 +65,19 @@ def get(config, key):
     return config
 
 
+def shown(value):
+    """A value as an error says it: on one line, and of what is long the beginning or the type"""
+    if isinstance(value, str):
+        return repr(value[:LONGEST])
+    if value is None or isinstance(value, (bool, float)) or isinstance(value, int) and abs(value) < 2**63:
+        return repr(value)
+    return f"({type(value).__name__})"
+
+
 def expect(good, config, key, expected):
     """Raise InputError unless `good`, naming the setting, its value and what was expected."""
     if not good:
-        raise InputError(f"setting {key}={get(config, key)}: expected {expected}")
+        raise InputError(f"setting {key}={str(get(config, key))[:LONGEST]}: expected {expected}")
 
 
 def check_rules(config):
@@ -92,7 +92,7 @@ def with_settings(config, changes):
     tree, known = asdict(config), keys(config)
     for key, value in changes.items():
         if key not in known:
-            raise InputError(f"setting {key}: no such setting; {nearest(key, known)}")
+            raise InputError(f"setting {key[:LONGEST]}: no such setting; {nearest(key, known)}")
         *path, name = key.split(".")
         branch = tree
         for step in path:
@@ -107,7 +107,7 @@ def with_assignments(config, assignments):
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals:
-            raise InputError(f"--set {assignment}: expected KEY=VALUE, such as prompts.length=4")
+            raise InputError(f"--set {assignment[:LONGEST]}: expected KEY=VALUE, such as prompts.length=4")
         changes[key] = parse(text, get(config, key)) if key in known else text
     return with_settings(config, changes)
 
@@ -126,11 +126,11 @@ def from_dict(kind, tree, prefix="", say=logger.info):
     """Build the dataclass `kind` from nested dicts, strictly: no field besides its own, each of its type, and each there
     but for those that came later, which get what stands for the time before them, a line said for each."""
     if not isinstance(tree, dict):
-        raise InputError(f"setting {prefix.rstrip('.')}={tree!r}: expected a group of settings")
+        raise InputError(f"setting {prefix.rstrip('.') or '(all)'}={shown(tree)}: expected a group of settings")
     names = [item.name for item in fields(kind)]
     for name in tree:
         if name not in names:
-            raise InputError(f"setting {prefix}{name}: no such setting; {nearest(name, names)}")
+            raise InputError(f"setting {prefix}{str(name)[:LONGEST]}: no such setting; {nearest(name, names)}")
     values = {}
     for item in fields(kind):
         key, value = prefix + item.name, tree.get(item.name, item.metadata.get("before", MISSING))
@@ -140,9 +140,11 @@ def from_dict(kind, tree, prefix="", say=logger.info):
             say("setting %s came later: taken as %s, as it was before", key, value)
         elif is_dataclass(item.type):
             value = from_dict(item.type, value, key + ".", say)
+        elif type(value) is int and abs(value) >= 2**63:                  # beyond what a float or a message could take
+            raise InputError(f"setting {key}: expected a number below 2^63")
         elif item.type is float and type(value) is int:
             value = float(value)
         elif type(value) is not item.type:
-            raise InputError(f"setting {key}={value!r}: expected {item.type.__name__}, not {type(value).__name__}")
+            raise InputError(f"setting {key}={shown(value)}: expected {item.type.__name__}, not {type(value).__name__}")
         values[item.name] = value
     return kind(**values)

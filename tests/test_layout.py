@@ -6,7 +6,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 # Each may import from those before it and from its own; names without a folder are files.
-ORDER = ["ptm_mini.errors", "ptm_mini.files", "ptm_mini.settings", "ptm_mini.config", "ptm_mini.trace", "ptm_mini.method", "ptm_mini.data",
+ORDER = ["ptm_mini.errors", "ptm_mini.files", "ptm_mini.settings", "ptm_mini.limits", "ptm_mini.config", "ptm_mini.trace", "ptm_mini.method", "ptm_mini.data",
          "ptm_mini.training", "ptm_mini.runs", "ptm_mini.report", "ptm_mini", "data_prep", "train", "eval"]
 RUN_TIME = {"torch", "numpy", "soundfile", "PIL"}
 FILES = [*ROOT.glob("ptm_mini/**/*.py"), *ROOT.glob("data_prep/*.py"), ROOT / "train.py", ROOT / "eval.py"]

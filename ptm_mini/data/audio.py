@@ -1,5 +1,6 @@
 """Sound: a file to a waveform, a waveform to Kaldi's log-mel filterbank. Formulas in torch, no torchaudio."""
 import math
+import os
 import re
 from functools import lru_cache
 
@@ -7,18 +8,22 @@ import soundfile
 import torch
 
 from ptm_mini.config import FRAME_LENGTH_MS, window_and_hop
+from ptm_mini.data.decoding import decoding
 from ptm_mini.errors import InputError
 
 PRE_EMPHASIS = 0.97
 LOWEST_HZ = 20.0                       # lower edge of the first mel filter; the last ends at half the sample rate
 FLOOR = torch.finfo(torch.float32).eps  # least energy before the logarithm: digital silence becomes -15.94
 ZEROS, ROLLOFF = 6, 0.99               # resampling kernel: zero crossings on each side, share of the band kept
+PIECE = 1 << 16                        # frames decoded at once: a header's promises allocate nothing
+UNREADABLE = soundfile.LibsndfileError, TypeError, UnicodeError      # the last two: of *.raw; of a name that is no text
 PART = 1 << 12                         # samples resampled at once: their neighbours stay in the processor's cache
 RATES = 1_000, 500_000                 # Hz; a rate beyond them is a broken header, and its kernel would fill the memory
 LOUDEST = 2.0 ** 32                    # floats on the scale of 32-bit integers pass; the energy of 1e19 would overflow
 UNKNOWN_SIZE = 0x7FFFF000              # bytes and above in a header stand for "unknown", as streaming writers do
 
 
+@decoding()
 def read_waveform(source, sample_rate, samples, place=0.0):
     """Decode what is used of one clip, mix it down, resample and cut it, remove its mean and zero-pad it.
 
@@ -49,7 +54,7 @@ def decoded(path, sample_rate, samples, place):
     """The frames of a sound file that reach into `samples` at sample_rate Hz, from its `place`. A long file costs no more than
     they do, and what a header says of its length allocates nothing.
 
-    returns  [n, channels] float32, rate in Hz
+    returns  [n] float32, the mean of the channels; rate in Hz
     """
     try:
         with soundfile.SoundFile(path) as file:
@@ -57,14 +62,23 @@ def decoded(path, sample_rate, samples, place):
             used = frames_used(path, rate, sample_rate, samples)
             if place:
                 file.seek(round(place * max(0, frames - used)))
-            wave = torch.from_numpy(file.read(used, dtype="float32", always_2d=True))
-    except (soundfile.LibsndfileError, TypeError, UnicodeError) as error:     # the last two: *.raw; a name that is no text
-        reason = "no such file" if not path.exists() else getattr(error, "error_string", str(error)).rstrip(".")
-        raise InputError(f"{path}: {reason}; expected a WAV, FLAC or OGG file") from error
+            pieces, left = [torch.zeros(0)], used
+            while left > 0 and len(piece := file.read(min(PIECE, left), dtype="float32", always_2d=True)):
+                pieces.append(torch.from_numpy(piece).mean(dim=1))
+                left -= len(piece)
+    except UNREADABLE as error:
+        raise unreadable(path, error) from error
+    wave = torch.cat(pieces)
     if len(wave) < min(used, frames) or is_cut_short(remarks):
         raise InputError(f"{path}: the sound breaks off after {frames if len(wave) == used else len(wave)} samples; expected "
                          f"a whole file: copy it again")
     return wave, rate
+
+
+def unreadable(path, error):
+    """The InputError for a file that soundfile can't read, from one of UNREADABLE"""
+    reason = "no such file" if not os.path.exists(path) else getattr(error, "error_string", str(error)).rstrip(".")
+    return InputError(f"{path}: {reason}; expected a WAV, FLAC or OGG file")
 
 
 def frames_used(name, rate, sample_rate, samples):

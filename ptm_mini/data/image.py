@@ -1,18 +1,20 @@
 """Pictures: a file to RGB pixels, pixels to normalised tensors. The resize is written out, the same with every Pillow."""
-import warnings
-
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 
+from ptm_mini.data.decoding import decoding
 from ptm_mini.errors import InputError
 
 IMAGENET_MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
 IMAGENET_STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+# What is opened, TGA last since it has no mark to know it by. Pillow knows more, and hands EPS to a program that runs it.
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000", "TGA")
 DRAFT = 4                         # a JPEG's decoder may halve a picture that stays this many times as large as is needed
 STRIP = 1 << 20                   # pixels that are turned to RGB and floating point at once: large pictures take no more
 
 
+@decoding()
 def read_image(source, size, trace=None):
     """Decode one picture, turn it upright, convert it to RGB, and bring the largest centred square to the size.
 
@@ -22,25 +24,24 @@ def read_image(source, size, trace=None):
     raises   InputError where the file is missing, no picture, truncated or smaller than 2x2
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")                       # of what Pillow reads all the same
-            picture = decoded(source, DRAFT * size)
-    except FileNotFoundError as error:
-        raise InputError(f"{source}: no such file; expected a picture") from error
+        picture = decoded(source, DRAFT * size)
+        resized = resize(picture, size) if min(picture.size) > 1 else None
     except Exception as error:                                    # broken files make Pillow raise nearly anything
-        raise InputError(f"{source}: Pillow can't read it ({one_line(error)}); expected a whole PNG, JPEG or "
-                         f"similar") from error
-    if min(picture.size) < 2:
+        raise unreadable(source, error) from error
+    if resized is None:
         raise InputError(f"{source}: {picture.width}x{picture.height} pixels; expected at least 2x2: replace it or leave "
                          f"its cell empty")
-    resized = resize(picture, size)
     if trace is not None:
         trace |= {"rgb": np.asarray(to_rgb(picture)), "resized": resized}
     return (resized + 0.5).floor().clamp(0, 255).byte()
 
 
-def one_line(error):
-    return " ".join(str(error).split()) or type(error).__name__
+def unreadable(source, error):
+    """The InputError for a picture that Pillow can't read, from what it raised"""
+    if isinstance(error, FileNotFoundError):
+        return InputError(f"{source}: no such file; expected a picture")
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return InputError(f"{source}: Pillow can't read it ({reason}); expected a whole PNG, JPEG or similar")
 
 
 def decoded(source, least):
@@ -48,7 +49,9 @@ def decoded(source, least):
     if isinstance(source, Image.Image):
         picture = ImageOps.exif_transpose(source)                 # a copy: whose it is keeps it as it is
     else:
-        with Image.open(source) as picture:
+        with Image.open(source, formats=FORMATS) as picture:
+            picture.verify()                                      # of PNG the checksums; it has to be opened anew after that
+        with Image.open(source, formats=FORMATS) as picture:
             picture.draft(picture.mode, (least, least))
             ImageOps.exif_transpose(picture, in_place=True)
             picture.load()
@@ -64,7 +67,7 @@ def to_rgb(picture):
     if picture.mode.startswith("I"):                              # 16-bit grey; convert("L") would clip it
         return Image.fromarray((np.asarray(picture) / 257).round().astype(np.uint8)).convert("RGB")
     if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
+        picture = (picture.convert("LA") if picture.mode == "La" else picture).convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
     return picture.convert("RGB")
 

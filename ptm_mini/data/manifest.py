@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 
-from ptm_mini.errors import InputError
-from ptm_mini.settings import nearest
+from ptm_mini.errors import InputError, nearest
 
+MOST_CLASSES, LONGEST = 100_000, 4096                   # and characters of a name or a path
 SPLITS = ("train", "val", "test")
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")           # newline, tab, NUL and the like: no part of a name
 
@@ -35,7 +35,7 @@ def read_set(folder):
     classes, root = read_classes(folder / "classes.json"), root_of(folder)
     real = lru_cache(maxsize=None)(os.path.realpath)
     path, columns = folder / "manifest.csv", [f.name for f in fields(Row)]
-    rows, lines = [], {}
+    rows, lines, known = [], {}, dict.fromkeys(classes)
     with open_text(path) as file:
         reader = csv.DictReader(file, strict=True)                   # else an unclosed quote swallows the lines after it
         found = reader.fieldnames or []
@@ -51,7 +51,7 @@ def read_set(folder):
             if None in cells or None in cells.values():
                 raise InputError(f"{where}: expected {len(columns)} cells, as the first line has")
             row = Row(**cells)
-            check_row(row, where, root, classes, real)
+            check_row(row, where, root, known, real)
             if row.id in lines:
                 raise InputError(f"{where}: id {row.id!r} stands in line {lines[row.id]} too; expected each id once")
             lines[row.id] = reader.line_num
@@ -68,14 +68,14 @@ def root_of(folder):
     root.txt is one line, an absolute path or one relative to the set's folder.
     """
     path = folder / "root.txt"
-    if not path.exists():
+    if not os.path.exists(path):
         return folder.resolve()
     with open_text(path) as file:
         name = file.read().rstrip("\r\n")
     if not name or CONTROL.search(name):
         raise InputError(f"{path}: {name!r}; expected one line, the folder that the manifest's paths are relative to")
     root = (folder / name).resolve()
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise InputError(f"{path}: {root}: no such folder; write there where the set's files are now")
     return root
 
@@ -106,10 +106,16 @@ def read_classes(path):
             classes = json.load(file)
         except json.JSONDecodeError as error:
             raise InputError(f"{path}:{error.lineno}: not JSON ({error.msg}); expected a list of names") from error
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{path}: numbers without end, or nested without end; expected a list of names") from error
     if not (isinstance(classes, list) and len(classes) > 1 and all(isinstance(name, str) and name for name in classes)
             and len(set(classes)) == len(classes)):
         raise InputError(f"{path}: expected a list of two or more different names, such as [\"dog\", \"rain\"]")
+    if len(classes) > MOST_CLASSES:
+        raise InputError(f"{path}: {len(classes)} names; expected at most {MOST_CLASSES}")
     for name in classes:
+        if len(name) > LONGEST:
+            raise InputError(f"{path}: class {name[:60]!r}... has {len(name)} characters; expected at most {LONGEST}")
         if CONTROL.search(name) or name != name.strip():
             raise InputError(f"{path}: class {name!r} holds a control character, or white space around it; expected a name")
     return classes
@@ -117,6 +123,8 @@ def read_classes(path):
 
 def check_row(row, where, root, classes, real):
     for column, cell in vars(row).items():
+        if len(cell) > LONGEST:
+            raise InputError(f"{where}: {column} {cell[:60]!r}... has {len(cell)} characters; expected at most {LONGEST}")
         if CONTROL.search(cell):
             raise InputError(f"{where}: {column} {cell!r} holds a control character; expected plain text: rename it")
     if not row.id:

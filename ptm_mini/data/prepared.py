@@ -5,7 +5,6 @@ import logging
 import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from typing import NamedTuple
@@ -16,6 +15,7 @@ import torch
 from ptm_mini.config import Situation
 from ptm_mini.data.audio import fbank, read_waveform
 from ptm_mini.data.cache import Cache
+from ptm_mini.data.decoding import decoding
 from ptm_mini.data.image import normalise, read_image
 from ptm_mini.data.leaks import warn_of_leaks
 from ptm_mini.data.manifest import read_set, root_of
@@ -40,7 +40,8 @@ class PreparedSet:
         """folder: of the set; config: Config; place: of what is used of long clips, as read_waveform takes it"""
         self.folder, self.root = folder.resolve(), root_of(folder)
         self.rows, self.classes = read_set(folder)
-        self.labels = torch.tensor([self.classes.index(row.label) for row in self.rows])
+        number = {name: i for i, name in enumerate(self.classes)}
+        self.labels = torch.tensor([number[row.label] for row in self.rows])
         self.missing = torch.tensor([situation_of(row.audio, row.image) for row in self.rows])
         cache = storage.place(self.folder, name_of(config, place, self.rows, self.root))
         if not place:                             # else it has been done for the clips' beginning
@@ -113,18 +114,7 @@ def stack(samples, count):
     return batch
 
 
-@contextmanager
-def one_thread():
-    """One of torch's threads: the bits of a product depend on their number, and small operations are fastest so."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@one_thread()
+@decoding()
 def features_of(audio, image, config, place=0.0):
     """Decode one sample.
 

@@ -73,7 +73,8 @@ def stamp(path):
 
 def tidy(cache, clean):
     """Say what other caches stand beside `cache`, but for one that a process works on; with `clean`, remove them."""
-    others = {path: size_of(path) for path in cache.parent.glob("*features-*") if cache.name not in path.name}
+    beside = cache.parent.glob("*features-*") if os.path.isdir(cache.parent) else []
+    others = {path: size_of(path) for path in beside if cache.name not in path.name}
     sizes = {path: size for path, size in others.items() if size is not None and not is_locked(path.with_suffix(".lock"))}
     if not sizes:
         return

@@ -140,8 +140,9 @@ def rows_of(path):
             for column in ("audio", "image"):
                 if column not in columns:
                     raise InputError(f"{path}: no column {column!r}; expected audio and image, whose cells can be empty")
-            if len(set(columns)) < len(columns):
-                raise InputError(f"{path}: two columns of one name in {','.join(columns)}; expected different ones")
+            for column in columns:
+                if columns.count(column) > 1:
+                    raise InputError(f"{path}: two columns of one name, {column!r}; expected different ones")
             for cells in reader:
                 if None in cells or None in cells.values():
                     raise InputError(f"{path}:{reader.line_num}: expected {len(columns)} cells, as the first line has")

@@ -97,7 +97,7 @@ def expect_sizes(path, tensors, config):
         return                                             # no such model at all: names and shapes will say so
     found = {"model.width": kernels[0].shape[0], "model.audio_patch": kernels[0].shape[-1],
              "model.image_patch": kernels[1].shape[-1]}
-    for key, pattern in (("model.depth", r"blocks_[av]\.(\d+)\."), ("model.joint_depth", r"blocks_u\.(\d+)\.")):
+    for key, pattern in (("model.depth", r"blocks_[av]\.(\d{1,4})\."), ("model.joint_depth", r"blocks_u\.(\d{1,4})\.")):
         found[key] = 1 + max((int(match[1]) for match in map(re.compile(pattern).match, tensors) if match), default=-1)
     wrong = {key: value for key, value in found.items() if get(config, key) != value}
     if wrong:
@@ -140,7 +140,7 @@ def resize_positions(tensors, config):
                "pos_embed_v": (side, side)}
     for name, target in targets.items():
         table = tensors.get(name, torch.empty(0))
-        count = table[0].shape[0] if table.ndim == 3 else 0
+        count = table.shape[1] if table.ndim == 3 and table.numel() else 0
         rows = MELS // model.audio_patch if name == "pos_embed_a" else math.isqrt(count)
         grid = (rows, count // max(1, rows))
         if count and math.prod(grid) == count and grid != target:

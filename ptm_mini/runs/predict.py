@@ -19,6 +19,7 @@ from ptm_mini.data.prepared import features_of, normalised, situation_of, worked
 from ptm_mini.errors import InputError
 from ptm_mini.runs.folder import load_run
 from ptm_mini.runs.models import load_models
+from ptm_mini.settings import shown
 from ptm_mini.training.measure import BATCH_SIZE, mean_answer, places
 
 
@@ -131,12 +132,16 @@ def as_sound(audio):
         return as_file(audio, "a sound")
     if not isinstance(audio, tuple) or len(audio) != 2:
         raise InputError(f"audio: {kind_of(audio)}; expected a path, or (wave, rate) as soundfile.read gives them")
-    wave, rate = map(np.asarray, audio)
+    wave, rate = (as_array(part, "audio") for part in audio)
     if wave.dtype.kind != "f" or wave.ndim not in (1, 2) or wave.ndim == 2 and wave.shape[0] < wave.shape[1]:
         raise InputError(f"audio: {kind_of(wave)}; expected floats between -1 and 1, [n] or [n, channels]")
     if rate.dtype.kind not in "iuf" or rate.ndim or not (float(rate).is_integer() and rate > 0):
-        raise InputError(f"audio: rate {audio[1]!r}; expected a whole number of Hz")
-    return torch.tensor(np.ascontiguousarray(wave)), int(rate)
+        raise InputError(f"audio: rate {shown(audio[1])}; expected a whole number of Hz")
+    try:
+        with np.errstate(over="ignore"):                          # what is too large becomes infinite, and is refused as that
+            return torch.tensor(np.ascontiguousarray(wave, dtype=np.float32)), int(rate)
+    except MemoryError as error:
+        raise too_large("audio", wave) from error
 
 
 def as_picture(image):
@@ -145,16 +150,31 @@ def as_picture(image):
         return as_file(image, "a picture")
     if isinstance(image, Image.Image):
         return image
-    pixels = np.asarray(image)
+    pixels = as_array(image, "image")
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
         raise InputError(f"image: {kind_of(pixels)}; expected a path, a Pillow Image or uint8 [H, W, 3]")
-    return Image.fromarray(pixels)
+    try:
+        return Image.fromarray(pixels)
+    except MemoryError as error:
+        raise too_large("image", pixels) from error
+
+
+def as_array(given, name):
+    try:
+        return np.asarray(given)
+    except Exception as error:                                    # whatever the object's own conversion raises
+        raise InputError(f"{name}: {kind_of(given)} can't be made an array; expected one of numpy, or of torch on the CPU"
+                         ) from error
 
 
 def as_file(path, expected):
     if not os.path.isfile(path):
         raise InputError(f"{path}: {'is a folder' if os.path.isdir(path) else 'no such file'}; expected {expected}")
     return Path(path)
+
+
+def too_large(name, array):
+    return InputError(f"{name}: {kind_of(array)} is more than the memory holds; expected a part of it")
 
 
 def kind_of(given):

@@ -1,6 +1,7 @@
 """The sound front end against torchaudio's figures, a slow direct formula, and bad files."""
 import math
 import struct
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -182,6 +183,16 @@ def test_a_header_that_promises_too_much_allocates_nothing(tmp_path):
     write_bad("endless", tmp_path / "a.flac")
     assert read_waveform(tmp_path / "a.flac", 16000, 8000).std() > 0.05
     assert "a.flac: " in refusal(read_waveform, tmp_path / "a.flac", 16000, 57_600_000)
+
+
+def test_what_is_read_of_many_channels_is_what_is_there(tmp_path):
+    """1,024 channels for an hour at 500 kHz are promised, 6.6 TiB, and 100 frames are there."""
+    header = struct.pack("<HHIIHH", 1, 1024, 500_000, 500_000 * 2048, 2048, 16)
+    (tmp_path / "a.wav").write_bytes(b"RIFF\xff\xef\xff\x7fWAVEfmt \x10\0\0\0" + header + b"data\0\xe8\xff\x7f" + bytes(204_800))
+    tracemalloc.start()
+    assert "a.wav: the sound breaks off after 100 samples" in refusal(read_waveform, tmp_path / "a.wav", 16000, 57_600_000)
+    assert tracemalloc.get_traced_memory()[1] < 300e6
+    tracemalloc.stop()
 
 
 def test_sizes_that_stand_for_unknown_and_formats_that_cannot_seek_are_read(tmp_path):

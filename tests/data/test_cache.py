@@ -275,7 +275,7 @@ def test_flags():
 
     options = train.parse_arguments(["--features", "x", "--workers", "3", "--clean-features"])
     assert options.storage == Storage(Path("x"), 3, True)
-    assert refusal(train.parse_arguments, ["--workers", "0"]) == "--workers 0: expected 1 or more"
+    assert refusal(train.parse_arguments, ["--workers", "0"]) == "--workers: expected a whole number, 1 or more, not '0'"
 
 
 MAKE = """

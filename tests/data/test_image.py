@@ -27,6 +27,12 @@ def test_modes_become_rgb(tmp_path, mode, colour, expected):
     assert [channel.unique().tolist() for channel in pixels] == [[value] for value in expected]
 
 
+def test_premultiplied_modes_of_pillow_images_become_rgb():
+    for mode in ("La", "RGBa"):
+        clear, grey = Image.new(mode, (40, 40)), Image.new(mode, (40, 40), (100,) * (len(mode) - 1) + (255,))
+        assert read_image(clear, SIZE).eq(255).all() and read_image(grey, SIZE).eq(100).all()
+
+
 def test_palette_cmyk_and_transparent_palette(tmp_path):
     red = Image.new("RGB", (40, 40), (255, 0, 0))
     assert read(tmp_path, red.quantize(4))[:, 5, 5].tolist() == [255, 0, 0]
@@ -109,7 +115,8 @@ def test_normalise_has_imagenet_mean_and_inverts():
 @pytest.mark.parametrize("kind, says", [
     ("missing", "no such file"), ("empty", "Pillow can't read it"), ("text", "Pillow can't read it"),
     ("truncated", "Pillow can't read it"), ("1x1", "1x1 pixels; expected at least 2x2"), ("float", "floating-point"),
-    ("32-bit", "32-bit pixels have no set range")])
+    ("32-bit", "32-bit pixels have no set range"), ("checksum", "broken PNG file"), ("program", "cannot identify image file"),
+    ("EXIF", "Pillow can't read it (bad operand type")])
 def test_bad_files_are_named_in_one_line(tmp_path, kind, says):
     path = tmp_path / "picture.tiff"
     if kind != "missing":
@@ -119,6 +126,16 @@ def test_bad_files_are_named_in_one_line(tmp_path, kind, says):
         path.write_text("" if kind == "empty" else "text")
     if kind == "truncated":
         path.write_bytes(path.read_bytes()[:6000])
+    if kind == "checksum":
+        noise(64, 64).save(path, "PNG")
+        content = bytearray(path.read_bytes())
+        content[-13] ^= 1                                      # the last byte but those of the chunk that ends the file
+        path.write_bytes(content)
+    if kind == "program":                                      # PostScript, which Pillow would hand to an interpreter
+        noise(64, 64).save(path, "EPS")
+    if kind == "EXIF":                                         # to be turned, and a resolution that is text: Pillow trips
+        noise(64, 64).save(path, "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\2\1\x12\0\3\0\0\0\1\0\6\0\0"
+                                              b"\1\x1a\0\2\0\0\0\4abc\0\0\0\0\0")
     with pytest.raises(InputError) as caught:
         read_image(path, SIZE)
     assert str(path) in str(caught.value) and says in str(caught.value) and "\n" not in str(caught.value)

@@ -9,6 +9,7 @@ from conftest import edit, refusal
 from ptm_mini.data.leaks import warn_of_shared_files, warn_of_telling_gaps
 from ptm_mini.data.manifest import Row, read_set, root_of, write_set
 from ptm_mini.data.prepared import Normalisation, PreparedSet
+from ptm_mini.data.storage import Storage
 
 
 @pytest.mark.parametrize("cells, says", [
@@ -17,6 +18,7 @@ from ptm_mini.data.prepared import Normalisation, PreparedSet
     ({"audio": "../0.wav"}, "leads out of"), ({"image": "/etc/passwd"}, "leads out of"),
     ({"audio": "9.wav"}, "9.wav: no such file"), ({"audio": "", "image": ""}, "neither audio nor image"),
     ({"audio": "x" * 300}, "x: no such file"), ({"audio": "."}, "leads out of"),
+    ({"audio": "y/" * 2040}, "y: no such file"), ({"image": "z" * 5000}, "zzz'... has 5000 characters; expected at most 4096"),
     ({"id": "  "}, "id '  ' starts or ends with white space"), ({"group": "yard "}, "group 'yard ' starts or ends with"),
     ({"id": "a\x1bb"}, r"id 'a\x1bb' holds a control character"), ({"audio": "0\0.wav"}, r"audio '0\x00.wav' holds a control"),
     ({"group": "\x85"}, r"group '\x85' holds a control character"), ({"split": "test\t"}, r"split 'test\t' holds a control")])
@@ -49,7 +51,9 @@ def test_missing_and_undecodable_files(tiny_set, name):
     assert f"{name}: no such file" in refusal(read_set, tiny_set)
 
 
-@pytest.mark.parametrize("classes", ["{", "{}", '["a"]', '["a", "a"]', '["a", 1]', '["a", "b\\n"]', '["a", "b "]'])
+@pytest.mark.parametrize("classes", ["{", "{}", '["a"]', '["a", "a"]', '["a", 1]', '["a", "b\\n"]', '["a", "b "]', "[" * 100_000,
+                                     '["a", ' + "9" * 5000 + "]", '["a", "' + "b" * 5000 + '"]', "null", "NaN", '"ab"',
+                                     str([str(i) for i in range(100_001)]).replace("'", '"')], ids=range(14))
 def test_bad_classes(tiny_set, classes):
     (tiny_set / "classes.json").write_text(classes)
     assert "classes.json" in refusal(read_set, tiny_set)
@@ -89,6 +93,14 @@ def test_root_txt_names_the_folder_of_the_files(tiny_set, tmp_path_factory, smal
         one, other = here.sample(i, Normalisation(0, 1)), there.sample(i, Normalisation(0, 1))
         assert (one.audio == other.audio).all() and (one.image == other.image).all()
     assert list(folder.glob("features-*")) and there.folder == folder
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "/".join(["y" * 200] * 30)])
+def test_names_longer_than_the_file_system_takes_are_said_in_one_line(tiny_set, small, name):
+    assert "classes.json: can't be read (File name too long)" in refusal(PreparedSet, tiny_set / name, small)
+    assert "can't be made (File name too long)" in refusal(PreparedSet, tiny_set, small, Storage(tiny_set / name))
+    (tiny_set / "root.txt").write_text(name)
+    assert "no such folder" in refusal(PreparedSet, tiny_set, small)
 
 
 @pytest.mark.parametrize("text, says", [

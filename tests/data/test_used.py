@@ -2,6 +2,7 @@
 import numpy as np
 import pytest
 import soundfile
+from conftest import refusal
 from PIL import Image
 
 from ptm_mini.data.manifest import Row, read_set, write_set
@@ -49,3 +50,19 @@ def test_a_set_without_pictures_has_none_to_mention(tiny_set, small, caplog):
 
 def test_a_large_set_is_looked_at_in_part():
     assert len(spread(list(range(100_000)))) <= LOOKED_AT and spread([1, 2, 3]) == [1, 2, 3]
+
+
+def test_a_file_that_went_bad_behind_its_features_is_named(tmp_path, small):
+    data = PreparedSet(make_set(tmp_path, [0.5] * 3, [9] * 3), small)
+    for name in ("2.png", "1.wav"):
+        (tmp_path / name).write_bytes(b"what is left")
+        assert f"{name}: " in refusal(warn_of_what_is_cut, data, small)
+
+
+def test_what_can_not_be_set_is_not_advised(tmp_path, small, caplog):
+    warn_of_what_is_cut(PreparedSet(make_set(tmp_path, [0.5] * 3, [9] * 3), small), small)
+    assert "--set audio.seconds=0.655 takes nearly all whole" in caplog.text
+    caplog.clear()
+    data = PreparedSet(make_set(tmp_path, [1100] * 3, [9] * 3), small)
+    warn_of_what_is_cut(data, small)
+    assert "100% of the clips are longer than the 0.335 s that are used of each" in caplog.text and "--set" not in caplog.text

@@ -1,5 +1,6 @@
 """The scripts that make prepared sets."""
 import gzip
+import tracemalloc
 import struct
 from collections import Counter
 
@@ -95,10 +96,19 @@ def test_av_mnist_names_what_is_wrong(tmp_path):
     assert "t10k-images-idx3-ubyte.gz: can't be read" in refusal(tmp_path / "cut")
     images.write_bytes(gzip.compress(gzip.decompress(whole)[:-1]))
     assert "31359 bytes of data; expected 31360" in refusal(tmp_path / "cut")
+    images.write_bytes(gzip.compress(b"\0\0\x08\3" + 3 * b"\xff\xff\xff\xff" + bytes(9)))        # 79 octillion are promised
+    assert "9 bytes of data; expected 792281" in refusal(tmp_path / "cut")
+    images.write_bytes(gzip.compress(b"\0\0\x08\3" + 3 * b"\0\0\0\1" + bytes(10**8)))                 # 100 MB from 100 kB
+    tracemalloc.start()
+    assert "2 bytes of data; expected 1" in refusal(tmp_path / "cut") and tracemalloc.get_traced_memory()[1] < 10e6
+    tracemalloc.stop()
     images.write_bytes(b"text")
     assert "starts with 74657874; expected" in refusal(tmp_path / "cut")
     images.unlink()
     assert "no *-images-idx3-ubyte" in refusal(tmp_path / "cut")
+    for read in (av_mnist.read_fsdd, av_mnist.read_mnist):
+        with pytest.raises(InputError, match="there; expected"):
+            read(tmp_path / ("x" * 300))
     assert "no .wav there" in refusal(tmp_path / "nowhere")
 
 

@@ -128,8 +128,8 @@ def test_a_prompt_set_refuses_another_backbone(tmp_path, small):
 def test_a_file_that_is_no_prompt_set_is_named(tmp_path, small):
     backbone, _, _ = make_run(tmp_path, small)
     (tmp_path / "text.pt").write_text("text")
-    for name in ("text.pt", "backbone.pt"):
-        assert f"{name}: holds no prompts" in refusal(load_learned, tmp_path / name, backbone, "")
+    assert "text.pt: is not a whole file of tensors" in refusal(load_learned, tmp_path / "text.pt", backbone, "")
+    assert "backbone.pt: holds no prompts" in refusal(load_learned, tmp_path / "backbone.pt", backbone, "")
     assert "gone.pt: no such file" in refusal(load_learned, tmp_path / "gone.pt", backbone, "")
 
 
@@ -140,7 +140,7 @@ def test_files_that_changed_places_are_named(tmp_path, small):
     content = one.read_bytes()
     one.write_bytes(other.read_bytes())
     other.write_bytes(content)
-    assert "prompt-noisy_audio.pt: was saved as prompt-noisy_image.pt" in refusal(load_models, tmp_path, run, CPU)
+    assert "prompt-noisy_audio.pt: was saved as 'prompt-noisy_image.pt'" in refusal(load_models, tmp_path, run, CPU)
 
 
 def change(folder, edit):

@@ -87,7 +87,7 @@ def test_arrays_give_what_their_files_give(asked, model, tmp_path):
     wave, rate = soundfile.read(audio)
     pixels = np.asarray(Image.open(image).convert("RGB"))
     expected = model.predict(audio, image)
-    for sound in ((wave, rate), (wave.astype("float32")[:, None], np.int64(rate)), (torch.tensor(wave), float(rate))):
+    for sound in ((wave, rate), (wave.astype("float32")[:, None], np.int64(rate)), (torch.tensor(wave), float(rate)), (wave.astype(np.longdouble), rate)):
         for picture in (Image.open(image), pixels, torch.tensor(pixels)):
             assert model.predict(audio=sound, image=picture) == expected
     stereo = 0.1 * np.random.default_rng(0).standard_normal((3000, 2))
@@ -116,7 +116,13 @@ def test_a_file_left_out_is_missing_and_its_prompts_answer(asked, model):
     (dict(audio=(np.zeros((2, 9000)), 16000)), "audio: float64 [2, 9000]; expected floats between -1 and 1, [n] or"),
     (dict(audio=(np.zeros(9000), "16k")), "rate '16k'"), (dict(audio=(np.zeros(9000), 0)), "rate 0; expected"),
     (dict(audio=(np.zeros(9000), float("nan"))), "rate nan"), (dict(audio=(np.zeros(0), 16000)), "audio: 0 samples"),
-    (dict(audio=(np.full(9000, np.nan), 16000)), "audio: holds NaN"), (dict(audio=5), "audio: int; expected a path"),
+    (dict(audio=(np.full(9000, np.nan), 16000)), "audio: holds NaN"), (dict(audio=(np.full(9000, 1e300), 16000)), "holds NaN"),
+    (dict(audio=(np.zeros(9000), 10**5000)), "rate (int); expected"), (dict(audio=(np.zeros(9000), 1e300)), "expected 1000 to"),
+    (dict(audio=([[0.1], [0.2, 0.3]], 16000)), "audio: list can't be made an array"),
+    (dict(audio=(np.broadcast_to(np.float64(0), 2**45), 16000)), "audio: float64 [35184372088832] is more than the memory holds"),
+    (dict(image=np.broadcast_to(np.uint8(0), (2**22, 2**22, 3))), "is more than the memory holds"),
+    (dict(image=np.zeros((0, 9, 3), "uint8")), "expected at least 2x2"), (dict(image=((1,), (2, 3))), "image: tuple can't be made"),
+    (dict(audio=5), "audio: int; expected a path"),
     (dict(image=np.zeros((9, 9, 3))), "image: float64 [9, 9, 3]; expected a path, a Pillow Image or uint8 [H, W, 3]"),
     (dict(image=np.zeros((9, 9), "uint8")), "image: uint8 [9, 9]"), (dict(image=object()), "image: object []")])
 def test_what_can_not_be_read_is_refused_in_one_line(model, given, says):
