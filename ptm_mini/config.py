@@ -3,17 +3,16 @@ from dataclasses import MISSING, dataclass
 from enum import IntEnum
 from functools import cached_property
 
-from ptm_mini.settings import NOT_NEGATIVE, POSITIVE, Rule, above, at_least, between, check_rules, expect, one_of, setting
+from ptm_mini.settings import (NOT_NEGATIVE, POSITIVE, Rule, above, at_least, between, check_rules, expect, later, one_of,
+                               setting)
 
 FRAME_LENGTH_MS, FRAME_SHIFT_MS = 25, 10          # Kaldi's analysis window and hop
 FUSION_KINDS = ("cross", "audio_to_image", "image_to_audio", "none")
 
 
 class Situation(IntEnum):
-    """What is wrong with a sample. Bit 0: its audio is damaged or missing; bit 1: its image is.
-
-    So a | b is the situation of a sample that suffers both, and a & b says what two have in common.
-    """
+    """What is wrong with a sample. Bit 0: its audio is damaged or missing; bit 1: its image is. So a | b is the situation of
+    a sample that suffers both, and a & b says what two have in common."""
     COMPLETE = 0
     NOISY_AUDIO = 1       # the paper's "vision only"
     NOISY_IMAGE = 2       # the paper's "audio only"
@@ -139,6 +138,7 @@ class TrainConfig:
     head: StageConfig = StageConfig(epochs=8, learning_rate=3e-2)
     lora: StageConfig = StageConfig(epochs=8, learning_rate=3e-3)
     adapter: StageConfig = StageConfig(epochs=8, learning_rate=1e-2)
+    scale_shift: StageConfig = later(StageConfig(epochs=8, learning_rate=1e-2))
     full_per_situation: StageConfig = StageConfig(epochs=8, learning_rate=1e-3, weight_decay=0.05)
     full_mixed: StageConfig = StageConfig(epochs=16, learning_rate=1e-3, weight_decay=0.05)
     label_smoothing: float = setting(0.1, "of the training loss", Rule(lambda share: 0 <= share < 1, "0 or more, below 1"))
@@ -166,14 +166,13 @@ class Config:
     def __post_init__(self):
         """Raise InputError for the first value that can't work, naming its key, the value and what was expected."""
         check_rules(self)
-        audio, model = self.audio, self.model
+        audio, image, model = self.audio, self.image, self.model
         for good, key, expected in (
                 (audio.mels % model.audio_patch == 0, "audio.mels", f"a multiple of model.audio_patch={model.audio_patch}"),
                 (audio.frames > 0 and audio.frames % model.audio_patch == 0, "audio.seconds",
                  f"a number of frames that model.audio_patch={model.audio_patch} divides; this gives {audio.frames}, and n "
                  f"frames last {FRAME_SHIFT_MS} n + {FRAME_LENGTH_MS - FRAME_SHIFT_MS} ms"),
-                (self.image.size % model.image_patch == 0, "image.size",
-                 f"a multiple of model.image_patch={model.image_patch}"),
+                (image.size % model.image_patch == 0, "image.size", f"a multiple of model.image_patch={model.image_patch}"),
                 (model.width % 4 == 0, "model.width", "a multiple of 4, for 2-D positions"),
                 (model.width % model.heads == 0, "model.width", f"a multiple of model.heads={model.heads}"),
                 (self.prompts.input_depth <= model.depth, "prompts.input_depth", f"0 to model.depth={model.depth}")):

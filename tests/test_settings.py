@@ -73,6 +73,17 @@ def test_a_file_without_a_later_setting_gets_what_was_before_it(caplog):
         from_dict(Older, {"length": 3, "views": 2})
 
 
+def test_a_file_without_the_stage_of_a_later_method_gets_its_default(caplog):
+    tree = dataclasses.asdict(CONFIG)
+    del tree["train"]["scale_shift"]
+    with caplog.at_level("INFO"):
+        assert from_dict(Config, tree) == CONFIG
+    assert caplog.messages == ["setting train.scale_shift came later: taken as it is by default"]
+    tree["train"]["scale_shift"] = {"epochs": 8}
+    with pytest.raises(InputError, match="setting train.scale_shift.learning_rate is missing"):
+        from_dict(Config, tree)
+
+
 def test_every_setting_says_what_it_means():
     assert all(len(item.metadata["remark"]) > 3 for _, _, item in leaves(CONFIG))
 

@@ -4,7 +4,7 @@ from typing import Callable, NamedTuple
 from torch import nn
 
 from ptm_mini.config import Situation
-from ptm_mini.method.baselines import adapter, full, head, lora, merge
+from ptm_mini.method.baselines import adapter, full, head, lora, merge, scale_shift
 from ptm_mini.method.prompts import Prompted, prompted
 
 BACKBONE, ROUTER = "backbone", "router"        # what is trained first, and the stage that makes a router
@@ -34,6 +34,8 @@ METHODS = {
                    settings=("lora",)),
     "adapter": Method("bottlenecks behind attentions and MLPs, for each situation", adapter, ("adapter",),
                       settings=("adapter",)),
+    "scale_shift": Method("a scale and a shift behind every norm of a block, for each situation", scale_shift,
+                          ("scale_shift",)),
     "full_per_situation": Method("a copy of everything, for each situation", full, ("full_per_situation",)),
     "full_mixed": Method("one copy of everything, on all situations mixed", full, ("full_mixed",), MIXED, strategies=()),
 }
