@@ -80,6 +80,7 @@ class ModelConfig:
 class PromptConfig:
     length: int = setting(8, "P, tokens per modality and place", NOT_NEGATIVE)
     input_depth: int = setting(4, "encoder blocks with prompts of their own: 1 shallow, depth deep, 0 none", NOT_NEGATIVE)
+    first_block: int = setting(0, "encoder block that the first of these enter, counted from 0", NOT_NEGATIVE, before=0)
     attention: bool = setting(True, "prompts in the fusion blocks' keys and values")
     joint: bool = setting(False, "prompts in the joint blocks too, which the paper has not")
     tune_head: bool = setting(True, "each set trains its own copy of the head, as the paper's code does")
@@ -166,24 +167,23 @@ class Config:
     def __post_init__(self):
         """Raise InputError for the first value that can't work, naming its key, the value and what was expected."""
         check_rules(self)
-        audio, image, model = self.audio, self.image, self.model
+        audio, image, model, prompts, D = self.audio, self.image, self.model, self.prompts, self.model.width
         for good, key, expected in (
                 (audio.mels % model.audio_patch == 0, "audio.mels", f"a multiple of model.audio_patch={model.audio_patch}"),
                 (audio.frames > 0 and audio.frames % model.audio_patch == 0, "audio.seconds",
                  f"a number of frames that model.audio_patch={model.audio_patch} divides; this gives {audio.frames}, and n "
                  f"frames last {FRAME_SHIFT_MS} n + {FRAME_LENGTH_MS - FRAME_SHIFT_MS} ms"),
                 (image.size % model.image_patch == 0, "image.size", f"a multiple of model.image_patch={model.image_patch}"),
-                (model.width % 4 == 0, "model.width", "a multiple of 4, for 2-D positions"),
-                (model.width % model.heads == 0, "model.width", f"a multiple of model.heads={model.heads}"),
-                (self.prompts.input_depth <= model.depth, "prompts.input_depth", f"0 to model.depth={model.depth}")):
+                (D % 4 == D % model.heads == 0, "model.width", f"a multiple of 4 and of model.heads={model.heads}"),
+                (prompts.first_block + prompts.input_depth <= model.depth, "prompts.input_depth",
+                 f"0 to model.depth={model.depth} less prompts.first_block={prompts.first_block}")):
             expect(good, self, key, expected)
 
 
 PRESETS = {
     "tiny": Config(),
-    "base": Config(audio=AudioConfig(seconds=10.255, mels=128), image=ImageConfig(size=224),      # CAV-MAE's shape
-                   model=ModelConfig(width=768, heads=12, depth=11, image_patch=16),
-                   prompts=PromptConfig(length=16, input_depth=11)),
+    "base": Config(AudioConfig(seconds=10.255, mels=128), ImageConfig(size=224),                  # CAV-MAE's shape
+                   ModelConfig(width=768, heads=12, depth=11, image_patch=16), PromptConfig(length=16, input_depth=11)),
 }
 
 DAMAGES = {
