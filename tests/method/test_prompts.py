@@ -5,6 +5,7 @@ from conftest import make_prompted, move
 
 from ptm_mini.config import FUSION_KINDS, PRESETS, Situation
 from ptm_mini.method.backbone import PromptTokens
+from ptm_mini.method.layers import Attention
 from ptm_mini.method.prompts import Prompted, PromptSet, choose, prompted, side_by_side
 from ptm_mini.settings import with_settings
 from ptm_mini.training.methods import CaseModels
@@ -132,6 +133,24 @@ def test_where_the_pass_is_cut_changes_no_bit(small, inputs):
     for first in range(small.model.depth + 1):
         kept = [part.clone() for part in backbone.early(audio, image, first)]
         assert torch.equal(backbone.late(*kept, tokens, first), whole)
+
+
+def test_attention_with_prompts_keeps_what_its_gradient_needs_and_no_more():
+    """Queries, keys and values with the prompts', what is mixed of them, and a number a row of the softmax."""
+    B, N, P, D, heads, saved = 3, 5, 2, 16, 4, {}
+    attention = Attention(D, heads).requires_grad_(False)
+    weights = {p.untyped_storage().data_ptr() for p in attention.parameters()}
+    tokens, prompts = torch.randn(B, N, D), torch.randn(1, P, D, requires_grad=True)
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            saved[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        attention(tokens, prompts=prompts)
+    assert sum(saved.values()) <= 4 * B * (N * D + 2 * (P + N) * D + N * D + heads * N)
 
 
 @pytest.mark.parametrize("first", [0, 1, 2])
