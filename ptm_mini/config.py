@@ -4,17 +4,15 @@ from enum import IntEnum
 from functools import cached_property
 
 from ptm_mini.limits import check_fit, check_size
-from ptm_mini.settings import Rule, above, between, check_rules, one_of, setting
+from ptm_mini.settings import Rule, above, between, check_rules, later, one_of, setting
 
 FRAME_LENGTH_MS, FRAME_SHIFT_MS = 25, 10          # Kaldi's analysis window and hop
 FUSION_KINDS = ("cross", "audio_to_image", "image_to_audio", "none")
 
 
 class Situation(IntEnum):
-    """What is wrong with a sample. Bit 0: its audio is damaged or missing; bit 1: its image is.
-
-    So a | b is the situation of a sample that suffers both, and a & b says what two have in common.
-    """
+    """What is wrong with a sample. Bit 0: its audio is damaged or missing; bit 1: its image is. So a | b is the situation of
+    a sample that suffers both, and a & b says what two have in common."""
     COMPLETE = 0
     NOISY_AUDIO = 1       # the paper's "vision only"
     NOISY_IMAGE = 2       # the paper's "audio only"
@@ -82,6 +80,7 @@ class ModelConfig:
 class PromptConfig:
     length: int = setting(8, "P, tokens per modality and place", between(0, 1024))
     input_depth: int = setting(4, "encoder blocks with prompts of their own: 1 shallow, depth deep, 0 none", between(0, 256))
+    first_block: int = setting(0, "encoder block that the first of these enter, counted from 0", between(0, 256), before=0)
     attention: bool = setting(True, "prompts in the fusion blocks' keys and values")
     joint: bool = setting(False, "prompts in the joint blocks too, which the paper has not")
     tune_head: bool = setting(True, "each set trains its own copy of the head, as the paper's code does")
@@ -140,6 +139,7 @@ class TrainConfig:
     head: StageConfig = StageConfig(epochs=8, learning_rate=3e-2)
     lora: StageConfig = StageConfig(epochs=8, learning_rate=3e-3)
     adapter: StageConfig = StageConfig(epochs=8, learning_rate=1e-2)
+    scale_shift: StageConfig = later(StageConfig(epochs=8, learning_rate=1e-2))
     full_per_situation: StageConfig = StageConfig(epochs=8, learning_rate=1e-3, weight_decay=0.05)
     full_mixed: StageConfig = StageConfig(epochs=16, learning_rate=1e-3, weight_decay=0.05)
     label_smoothing: float = setting(0.1, "of the training loss", Rule(lambda share: 0 <= share < 1, "0 or more, below 1"))
@@ -174,9 +174,8 @@ class Config:
 
 PRESETS = {
     "tiny": Config(),
-    "base": Config(audio=AudioConfig(seconds=10.255, mels=128), image=ImageConfig(size=224),      # CAV-MAE's shape
-                   model=ModelConfig(width=768, heads=12, depth=11, image_patch=16),
-                   prompts=PromptConfig(length=16, input_depth=11)),
+    "base": Config(AudioConfig(seconds=10.255, mels=128), ImageConfig(size=224),                  # CAV-MAE's shape
+                   ModelConfig(width=768, heads=12, depth=11, image_patch=16), PromptConfig(length=16, input_depth=11)),
 }
 
 DAMAGES = {

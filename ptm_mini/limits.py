@@ -9,7 +9,7 @@ BATCH = 4 * 10**9                 # bytes of a batch of inputs: of `base` 72 MB
 
 def check_fit(config):
     """Raise InputError for the first setting that does not go with another one."""
-    audio, model = config.audio, config.model
+    audio, model, prompts = config.audio, config.model, config.prompts
     for good, key, expected in (
             (audio.mels % model.audio_patch == 0, "audio.mels", f"a multiple of model.audio_patch={model.audio_patch}"),
             (audio.samples <= SAMPLES, "audio.seconds", f"at most {SAMPLES} samples at audio.sample_rate={audio.sample_rate}"),
@@ -19,7 +19,8 @@ def check_fit(config):
             (config.image.size % model.image_patch == 0, "image.size", f"a multiple of model.image_patch={model.image_patch}"),
             (model.width % 4 == 0, "model.width", "a multiple of 4, for 2-D positions"),
             (model.width % model.heads == 0, "model.width", f"a multiple of model.heads={model.heads}"),
-            (config.prompts.input_depth <= model.depth, "prompts.input_depth", f"0 to model.depth={model.depth}")):
+            (prompts.first_block + prompts.input_depth <= model.depth, "prompts.input_depth",
+             f"0 to model.depth={model.depth} less prompts.first_block={prompts.first_block}")):
         expect(good, config, key, expected)
 
 

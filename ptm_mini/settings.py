@@ -43,6 +43,11 @@ def setting(default, remark, rule=ANY, before=MISSING):
     return field(default=default, metadata={"remark": remark, "rule": rule, "before": before})
 
 
+def later(group):
+    """A field for a group of settings that came later: what runs saved without it get is the group as it is by default."""
+    return field(default=group, metadata={"before": group})
+
+
 def leaves(group, prefix=""):
     """Yield (dotted key, value, field) for every setting in a group and the groups within it, in order."""
     for item in fields(group):
@@ -137,7 +142,8 @@ def from_dict(kind, tree, prefix="", say=logger.info):
         if value is MISSING:
             raise InputError(f"setting {key} is missing: expected a value of type {item.type.__name__}")
         if item.name not in tree:
-            say("setting %s came later: taken as %s, as it was before", key, value)
+            before = "it is by default" if is_dataclass(value) else f"{value}, as it was before"
+            say("setting %s came later: taken as %s", key, before)
         elif is_dataclass(item.type):
             value = from_dict(item.type, value, key + ".", say)
         elif type(value) is int and abs(value) >= 2**63:                  # beyond what a float or a message could take

@@ -89,7 +89,7 @@ def softmax(x):
 
 
 class Model:
-    """5 to 8 and 11. Weights by name: the backbone's and, over or beside them, those of a prompt set, LoRA or an Adapter"""
+    """5 to 8 and 11. Weights by name: the backbone's and, over or beside them, those of a prompt set or of a baseline"""
 
     def __init__(self, *weights):
         self.weights = {name: value for part in weights for name, value in part.items()}
@@ -107,9 +107,10 @@ class Model:
         return y if down is None else y + gelu(y @ down.T + down_bias) @ up.T + up_bias
 
     def layer_norm(self, x, path):
-        """6. [..., D] -> [..., D]"""
+        """6 and 11. [..., D] -> [..., D], with a scale and a shift where there are any"""
         x = (x - x.mean(axis=-1, keepdims=True)) / np.sqrt(x.var(axis=-1, keepdims=True) + EPS)
-        return x * self.weights[path + ".weight"] + self.weights[path + ".bias"]
+        x = x * self.weights[path + ".weight"] + self.weights[path + ".bias"]
+        return x * self.weights.get(path + ".scale", 1) + self.weights.get(path + ".shift", 0)
 
     def attention(self, queries, context, path):
         """6. [B, N, D] reads [B, N', D], both normed -> [B, N, D]"""

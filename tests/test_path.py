@@ -75,7 +75,7 @@ def test_the_way_of_a_sample_is_short_and_stands_in_the_docs(toy_set):
     kinds = [f.__name__ for kind in {**AUDIO_KINDS, **IMAGE_KINDS}.values() for f in kind]
     found = [f"{file}: {name}" for file, name in seen if name not in kinds]
     print("\n".join(found))
-    assert len(found) + 4 <= 48                                   # and what one kind of damage draws and does, for each modality
+    assert len(found) + 4 <= 50                                   # and what one kind of damage draws and does, for each modality
     assert len({line.split(":")[0] for line in found}) <= 12
     listed = re.findall(r"^\d+\. `(.+?)`", (ROOT / "docs" / "code.md").read_text(), re.MULTILINE)
     assert sorted(listed) == sorted(found + [f"method/damage.py: what the {modality}'s kind {does}" for modality in ("audio", "image")

@@ -24,6 +24,7 @@ ROOT = Path(__file__).parent.parent
     ("model.heads=0", "setting model.heads=0: expected 1 to 256"), ("model.audio_patch=0", "expected 1 to 1024"),
     ("audio.seconds=1.0", "98"), ("audio.seconds=-1", "audio.seconds"), ("image.size=30", "image.size=30"),
     ("model.fusion=crosss", "one of cross, audio_to_image"), ("prompts.input_depth=5", "0 to model.depth=4"),
+    ("prompts.first_block=1", "setting prompts.input_depth=4: expected 0 to model.depth=4 less prompts.first_block=1"),
     ("train.fraction=0", "more than 0"), ("train.fraction=nan", "train.fraction=nan"), ("train.seed=-1", "train.seed"),
     ("train.prompts.learning_rate=inf", "learning_rate=inf"), ("train.backbone.epochs=-1", "train.backbone.epochs=-1"),
     ("damage.both.image_blur=2", "damage.both.image_blur=2.0: expected 0 to 1")])
@@ -118,6 +119,18 @@ def test_a_file_without_a_later_setting_gets_what_was_before_it(caplog):
         from_dict(Newer, {"views": 2})
     with pytest.raises(InputError, match="setting views: no such setting; "):           # a file of a newer version
         from_dict(Older, {"length": 3, "views": 2})
+
+
+def test_a_file_without_the_stage_of_a_later_method_gets_its_default(caplog):
+    tree = dataclasses.asdict(CONFIG)
+    del tree["train"]["scale_shift"], tree["prompts"]["first_block"]
+    with caplog.at_level("INFO"):
+        assert from_dict(Config, tree) == CONFIG
+    assert caplog.messages == ["setting prompts.first_block came later: taken as 0, as it was before",
+                               "setting train.scale_shift came later: taken as it is by default"]
+    tree["train"]["scale_shift"] = {"epochs": 8}
+    with pytest.raises(InputError, match="setting train.scale_shift.learning_rate is missing"):
+        from_dict(Config, tree)
 
 
 def test_every_setting_says_what_it_means():

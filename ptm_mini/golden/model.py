@@ -4,7 +4,7 @@ import torch
 from ptm_mini.config import Situation
 from ptm_mini.golden.inputs import CLIPS, CONFIG, PICTURES, clips, damages, pictures
 from ptm_mini.method.backbone import Backbone, initialise
-from ptm_mini.method.baselines import adapter, lora
+from ptm_mini.method.baselines import adapter, lora, scale_shift
 from ptm_mini.method.damage import Sample, damage_sample, weights_generator
 from ptm_mini.method.prompts import Prompted, PromptSet, choose, prompted
 from ptm_mini.method.router import Router, lowest_entropy, routed
@@ -120,7 +120,7 @@ def every_array(folder):
     with torch.no_grad():
         found |= {**features, **answers(backbone, model, audio, image), **routes(model, router, samples)}
         found |= damages(samples[0])
-        for method in (lora, adapter):
+        for method in (lora, adapter, scale_shift):
             own = shaken(method(backbone, CONFIG, random), random)
             found |= {f"{method.__name__}.logits": own(audio, image)}
             found |= {f"{method.__name__}.{name}": p for name, p in learned(own).items()}

@@ -11,8 +11,8 @@ from ptm_mini.trace import Module
 
 class PromptTokens(NamedTuple):
     """Extra context tokens for a batch, n = B or, the same for every sample, n = 1. Input-level: one group a block of
-    each encoder, for the first L = input_depth of them. Attention-level: one group a fusion block, F of them; and, beyond
-    the paper, one group a joint block, J of them. No prompts: P = 0."""
+    each encoder, for L = input_depth blocks on end. Attention-level: one group a fusion block, F of them; and, beyond the
+    paper, one group a joint block, J of them. No prompts: P = 0."""
     audio_input: torch.Tensor         # [n, L, P, D]
     image_input: torch.Tensor         # [n, L, P, D]
     audio_attention: torch.Tensor     # [n, F, P, D]
@@ -48,19 +48,25 @@ class Encoder(Module):
         self.modality = nn.Parameter(torch.zeros(1, 1, model.width))
         self.blocks = nn.ModuleList(Block(model.width, model.heads) for _ in range(model.depth))
 
-    def forward(self, pixels, prompts):
-        """
-        pixels   [B, channels, rows * patch, columns * patch]
-        prompts  [1 or B, L, P, D]  input-level prompts: each of the first L blocks gets P fresh ones before the
-                 tokens. Behind block L the last ones flow on like any token; they leave at the end.
-        returns  [B, N, D]
-        """
+    def early(self, pixels, first):
+        """[B, channels, rows * patch, columns * patch] -> [B, N, D], the tokens behind `first` blocks, without prompts"""
         tokens = self.note("patches", self.patches(pixels).flatten(2).transpose(1, 2))           # [B, N, D], row-major
         tokens = self.note("tokens", tokens + self.positions + self.modality)
-        N, L = tokens.shape[1], prompts.shape[1]
-        for i, block in enumerate(self.blocks):
+        for block in self.blocks[:first]:
+            tokens = block(tokens)
+        return tokens
+
+    def late(self, tokens, prompts, first):
+        """
+        tokens   [B, N, D]          as `early` gives them, behind `first` blocks
+        prompts  [1 or B, L, P, D]  input-level prompts: each of the next L blocks gets P fresh ones before the
+                 tokens. Behind the last of these they flow on like any token; they leave at the end.
+        returns  [B, N, D]
+        """
+        N, L, blocks = tokens.shape[1], prompts.shape[1], self.blocks[first:]
+        for i, block in enumerate(blocks):
             fresh = prompts[:, i] if i < L else None
-            if i == L - 1 and L < len(self.blocks):                                # the last ones stay: now tokens too
+            if i == L - 1 and L < len(blocks):                                     # the last ones stay: now tokens too
                 tokens, fresh = torch.cat([fresh.expand(len(tokens), -1, -1), tokens], dim=1), None     # [B, P+N, D]
             tokens = block(tokens, fresh)                                          # others are read by this block alone
         return self.note("out", tokens[:, -N:])
@@ -104,7 +110,8 @@ class FusionBlock(nn.Module):
 
 
 class Backbone(Module):
-    """Tokens and encoders -> fusion -> joint blocks -> mean -> head. One path: without prompts they have length 0."""
+    """Tokens and encoders -> fusion -> joint blocks -> mean -> head. One path: without prompts they have length 0.
+    It is cut where the first prompts enter: what `early` gives does not depend on them, and can be kept."""
 
     def __init__(self, config, classes):
         """config: Config; classes: K, how many"""
@@ -125,24 +132,27 @@ class Backbone(Module):
         groups = (0, 0, len(self.fusion), len(self.fusion), len(self.joint))
         return PromptTokens(*(self.norm.weight.new_zeros(1, count, 0, len(self.norm.weight)) for count in groups))
 
-    def encode(self, audio, image, prompts=None):
+    def early(self, audio, image, first=None):
         """
         audio    [B, T, M]     normalised log-mel
         image    [B, 3, H, W]  normalised pixels
-        prompts  PromptTokens or None
-        returns  [B, N_a, D], [B, N_v, D]  what each encoder makes of its modality
+        first    how many blocks of each encoder, without prompts; None: all
+        returns  [B, N_a, D], [B, N_v, D]  each modality's tokens behind them
         """
         if audio.shape[1:] != self.audio_shape or image.shape[1:] != self.image_shape or len(audio) != len(image):
             raise ValueError(f"audio {list(audio.shape)} and image {list(image.shape)}; expected "
                              f"[B, {self.audio_shape}] and [B, {self.image_shape}]")
-        prompts = prompts or self.no_prompts()
         spectrogram = audio.transpose(1, 2)[:, None]                                               # [B, 1, M, T]
-        return self.audio_encoder(spectrogram, prompts.audio_input), self.image_encoder(image, prompts.image_input)
+        return self.audio_encoder.early(spectrogram, first), self.image_encoder.early(image, first)
 
-    def features(self, audio, image, prompts=None):
-        """As `encode`; returns [B, D], what the head sees: the mean over all tokens of both modalities"""
-        prompts = prompts or self.no_prompts()
-        audio, image = self.encode(audio, image, prompts)                                          # [B, N_a or N_v, D]
+    def late(self, audio, image, prompts, first):
+        """
+        audio, image  [B, N_a, D], [B, N_v, D]  as `early` gives them
+        prompts       PromptTokens, of which those of the input level enter at block `first`
+        returns       [B, D]  what the head sees: the mean over all tokens of both modalities
+        """
+        audio = self.audio_encoder.late(audio, prompts.audio_input, first)                         # [B, N_a, D]
+        image = self.image_encoder.late(image, prompts.image_input, first)                         # [B, N_v, D]
         for i, block in enumerate(self.fusion):
             audio, image = block(audio, image, prompts.audio_attention[:, i], prompts.image_attention[:, i])
         tokens = torch.cat([audio, image], dim=1)                                                  # [B, N_a+N_v, D]
@@ -150,8 +160,12 @@ class Backbone(Module):
             tokens = block(tokens, prompts.joint[:, i])
         return self.note("features", self.norm(tokens).mean(dim=1))
 
+    def features(self, audio, image, prompts=None, first=0):
+        """As `early`, then `late`, with prompts or None; returns [B, D]"""
+        return self.late(*self.early(audio, image, first), prompts or self.no_prompts(), first)
+
     def forward(self, audio, image, prompts=None):
-        """As `encode`; returns logits [B, K]"""
+        """As `features`, with prompts from the first block on; returns logits [B, K]"""
         return self.note("logits", self.head(self.features(audio, image, prompts)))
 
 

@@ -1,8 +1,9 @@
-"""What prompts are compared with: a tuned head, LoRA, Adapter and full fine-tuning.
+"""What prompts are compared with: a tuned head, LoRA, Adapter, scale and shift, and full fine-tuning; and, beyond the paper,
+prompts beside scale and shift.
 
-Each is a model that is called like the backbone and starts as the backbone, exactly. All but full fine-tuning, which learns
-a copy, share the backbone's frozen weights and add parameters of their own, which alone have gradients; the backbone's code
-does not know of them.
+Each is a model that is called like the backbone and, but for prompts, starts as the backbone, exactly. All but full
+fine-tuning, which learns a copy, share the backbone's frozen weights and add parameters of their own, which alone have
+gradients; the backbone's code does not know of them.
 """
 import copy
 
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 
 from ptm_mini.method.backbone import CrossUpdate, freeze
 from ptm_mini.method.layers import Attention, Block
+from ptm_mini.method.prompts import prompted
 
 
 def uniform(fan_out, fan_in, generator):
@@ -57,6 +59,27 @@ class Adapter(nn.Module):
         return y + F.linear(F.gelu(F.linear(y, self.down, self.down_bias)), self.up, self.up_bias)
 
 
+class ScaleShift(nn.Module):
+    """A frozen norm, and behind it a scale and a shift of each feature: scale * norm(x) + shift (Lian et al., NeurIPS 2022,
+    eq. 2)."""
+
+    def __init__(self, norm):
+        super().__init__()
+        self.norm = norm
+        self.scale, self.shift = nn.Parameter(torch.ones_like(norm.weight)), nn.Parameter(torch.zeros_like(norm.bias))
+
+    def forward(self, x):
+        return self.scale * self.norm(x) + self.shift
+
+    def merged(self):
+        """One norm that computes the same."""
+        merged = copy.deepcopy(self.norm)
+        with torch.no_grad():
+            merged.weight *= self.scale
+            merged.bias.copy_(self(torch.zeros_like(merged.bias)))                 # a norm makes its bias of zeros
+        return merged
+
+
 def sharing(backbone, tune_head):
     """A copy of the backbone's modules that holds the backbone's own weights, frozen, but for a head that learns."""
     model = copy.deepcopy(freeze(backbone), {id(tensor): tensor for tensor in backbone.parameters()})
@@ -80,10 +103,11 @@ def lora(backbone, config, generator):
 
 
 def merge(model):
-    """Every LoRA update added to its layer, in place: at evaluation LoRA costs nothing. Other models stay as they are."""
+    """Every LoRA update, and every scale and shift, made part of its layer, in place: at evaluation they cost nothing. Other
+    models stay as they are."""
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
-            if isinstance(child, LoraLinear):
+            if isinstance(child, (LoraLinear, ScaleShift)):
                 setattr(parent, name, child.merged())
     return model
 
@@ -95,6 +119,24 @@ def adapter(backbone, config, generator):
         block.attention = Adapter(block.attention, config.model.width, config.adapter, generator)
         block.mlp = Adapter(block.mlp, config.model.width, config.adapter, generator)
     return model
+
+
+def scaled_and_shifted(model):
+    """Put a scale and a shift behind every norm of every block, in place; the last norm, before the head, stays. returns it"""
+    for block in [module for module in model.modules() if isinstance(module, (Block, CrossUpdate))]:
+        for name, norm in [(name, child) for name, child in block.named_children() if isinstance(child, nn.LayerNorm)]:
+            setattr(block, name, ScaleShift(norm))
+    return model
+
+
+def scale_shift(backbone, config, generator):
+    """A scale and a shift behind the norms."""
+    return scaled_and_shifted(sharing(backbone, tune_head=True))
+
+
+def prompt_scale_shift(backbone, config, generator):
+    """Prompts beside a scale and a shift behind the norms: our own, beyond the paper."""
+    return scaled_and_shifted(prompted(sharing(backbone, tune_head=False), config, generator))
 
 
 def full(backbone, config, generator):

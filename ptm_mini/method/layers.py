@@ -41,6 +41,7 @@ class Attention(Module):
             query, key_value = self.qkv(tokens, slice(D)), self.qkv(context, slice(D, None))
         if prompts is not None and prompts.shape[1] > 0:
             key_value = torch.cat([self.qkv(prompts, slice(D, None)).expand(B, -1, -1), key_value], dim=1)
+            query = query.contiguous()             # a view would keep the whole projection in memory until the backward pass
         query, key, value = (x.unflatten(-1, (self.heads, D // self.heads)).transpose(1, 2)
                              for x in (query, *key_value.chunk(2, dim=-1)))       # [B, heads, N or P+N_c, D / heads]
         if self.trace is not None:                                                # the fused form below does not show them

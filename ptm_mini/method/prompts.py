@@ -19,6 +19,7 @@ class PromptSet(nn.Module):
         super().__init__()
         prompts, model = config.prompts, config.model
         P = prompts.length
+        self.first = prompts.first_block if prompts.input_depth else model.depth      # encoder blocks before the first prompts
         shapes = PromptTokens(                                                 # prompts that no one reads are not made
             audio_input=(prompts.input_depth, P), image_input=(prompts.input_depth, P),
             audio_attention=(model.fusion_blocks, P if prompts.attention and model.image_reads_audio else 0),
@@ -56,11 +57,12 @@ class Prompted(nn.Module):
         """sets: PromptSets, several in the order of Situation"""
         super().__init__()
         self.backbone, self.sets = freeze(backbone), nn.ModuleList(sets)
+        self.first = sets[0].first
         self.heads = [backbone.head if s.head is None else s.head for s in sets]
 
     def forward(self, audio, image):
         """All sets side by side, the paper's concat: nothing needs to be known. Tuned heads are averaged as probabilities."""
-        features = self.backbone.features(audio, image, side_by_side(self.sets))
+        features = self.backbone.features(audio, image, side_by_side(self.sets), self.first)
         scores = [head(features) for head in dict.fromkeys(self.heads)]        # a head that sets share answers once
         if len(scores) == 1:
             return scores[0]
@@ -69,7 +71,7 @@ class Prompted(nn.Module):
 
     def by_situation(self, audio, image, situations):
         """Each sample with the set of its own situation, all in one pass. situations [B] long"""
-        features = self.backbone.features(audio, image, choose(self.sets, situations))
+        features = self.backbone.features(audio, image, choose(self.sets, situations), self.first)
         scores = torch.stack([head(features) for head in self.heads])          # [S, B, K]
         return scores[situations, torch.arange(len(audio), device=situations.device)]
 

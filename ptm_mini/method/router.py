@@ -19,7 +19,7 @@ class Router(nn.Module):
     def pooled(self, audio, image):
         """[B, T, M], [B, 3, H, W] -> [B, 4 D]: mean and standard deviation (over N, not N - 1) of the tokens of each modality,
         in the order audio mean, audio deviation, image mean, image deviation"""
-        streams = self.backbone.encode(audio, image)
+        streams = self.backbone.early(audio, image)
         return torch.cat([part for tokens in streams for part in (tokens.mean(dim=1), tokens.std(dim=1, correction=0))], dim=1)
 
     def forward(self, audio, image):

@@ -185,7 +185,7 @@ def single_modality(backbone, norms, audio, image):
     returns  {official name: [B, N_a or N_v, D] of feat_audio and feat_image, else logits [B, K]}
     """
     found = {}
-    for tokens, letter, ours, theirs in zip(backbone.encode(audio, image), "av", ("audio", "image"), ("audio", "video")):
+    for tokens, letter, ours, theirs in zip(backbone.early(audio, image), "av", ("audio", "image"), ("audio", "video")):
         alone, shared = tokens, tokens
         for i, block in enumerate(backbone.joint):
             own = {f"{norm}.{part}": norms[f"blocks_u.{i}.{norm}_{letter}.{part}"]

@@ -6,7 +6,7 @@ from torch import nn
 
 from ptm_mini.config import Situation
 from ptm_mini.errors import InputError
-from ptm_mini.method.baselines import adapter, full, head, lora, merge
+from ptm_mini.method.baselines import adapter, full, head, lora, merge, prompt_scale_shift, scale_shift
 from ptm_mini.method.prompts import Prompted, PromptSet, prompted
 
 BACKBONE, ROUTER = "backbone", "router"        # what is trained first, and the stage that makes a router
@@ -36,6 +36,10 @@ METHODS = {
                    settings=("lora",)),
     "adapter": Method("bottlenecks behind attentions and MLPs, for each situation", adapter, ("adapter",),
                       settings=("adapter",)),
+    "scale_shift": Method("a scale and a shift behind every norm of a block, for each situation", scale_shift,
+                          ("scale_shift",)),
+    "prompt_scale_shift": Method("prompts and a head, and a scale and a shift behind every norm of a block, for each situation",
+                                 prompt_scale_shift, ("prompts",), settings=("prompts",)),
     "full_per_situation": Method("a copy of everything, for each situation", full, ("full_per_situation",)),
     "full_mixed": Method("one copy of everything, on all situations mixed", full, ("full_mixed",), MIXED, strategies=()),
 }
@@ -95,6 +99,6 @@ def assembled(models):
     """A method's models, one a case as they were trained, as what answers for all its samples."""
     if len(models) == 1:
         return models[0]
-    if all(isinstance(model, Prompted) for model in models):
+    if all(isinstance(model, Prompted) and model.backbone is models[0].backbone for model in models):
         return Prompted(models[0].backbone, [model.sets[0] for model in models])
     return CaseModels(map(merge, models))

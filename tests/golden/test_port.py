@@ -15,8 +15,8 @@ SOURCE = (ROOT / "tests" / "port_numpy.py").read_text()
 # Arrays that are fed and not made. Gradients are compared along directions; those of later steps are fed to AdamW.
 FED = ("clip.*.stored", "clip.*.rate", "normalisation", "picture.*.stored", "labels", "weights.*", "sets.*", "router.audio",
        "router.image", "router.fit.*", "lora.*.up", "lora.*.down", "lora.head.*", "adapter.*.up", "adapter.*.down",
-       "adapter.*_bias", "adapter.head.*", "damage.*.drawn", "draws.seed", "draws.epoch", "draws.id", "step.start.*",
-       "step.gradient.*", "together.gradient.*")
+       "adapter.*_bias", "adapter.head.*", "scale_shift.*.scale", "scale_shift.*.shift", "scale_shift.head.*",
+       "damage.*.drawn", "draws.seed", "draws.epoch", "draws.id", "step.start.*", "step.gradient.*", "together.gradient.*")
 LEARNED = (*port_numpy.PLACES, "head.0.weight", "head.0.bias", "head.1.weight", "head.1.bias")
 
 
@@ -96,7 +96,7 @@ def router(port, golden):
 def baselines(port, golden):
     audio, image, weights = inputs(golden)
     return {f"{name}.logits": port.Model(weights, part(golden, f"{name}.")).forward(audio, image)["logits"]
-            for name in ("lora", "adapter")}
+            for name in ("lora", "adapter", "scale_shift")}
 
 
 def damage(port, golden):

@@ -5,6 +5,7 @@ from conftest import make_prompted, move
 
 from ptm_mini.config import FUSION_KINDS, PRESETS, Situation
 from ptm_mini.method.backbone import PromptTokens
+from ptm_mini.method.layers import Attention
 from ptm_mini.method.prompts import Prompted, PromptSet, choose, prompted, side_by_side
 from ptm_mini.settings import with_settings
 from ptm_mini.training.methods import CaseModels
@@ -106,19 +107,72 @@ def test_attention_prompts_join_the_other_stream(small, inputs):
 def test_deep_and_shallow_prompts_against_a_slow_form(small, inputs):
     """Every prompt as a full token in every block, those of a block with fresh ones thrown away before it."""
     audio, image, _ = inputs
-    for depth in (1, 2, 3):
-        config = with_settings(small, {"model.depth": 3, "prompts.input_depth": depth})
+    for first, depth in ((0, 1), (0, 2), (0, 3), (1, 1), (1, 2), (2, 1)):
+        config = with_settings(small, {"model.depth": 3, "prompts.input_depth": depth, "prompts.first_block": first})
         backbone, model = make_prompted(config)
         prompts = side_by_side(model.sets).image_input.expand(len(audio), -1, -1, -1)
         encoder = backbone.image_encoder
         N = encoder.positions.shape[1]
         tokens = encoder.patches(image).flatten(2).transpose(1, 2) + encoder.positions + encoder.modality
         for i, block in enumerate(encoder.blocks):
-            if i < depth:
-                tokens = torch.cat([prompts[:, i], tokens[:, -N:]], dim=1)
+            if first <= i < first + depth:
+                tokens = torch.cat([prompts[:, i - first], tokens[:, -N:]], dim=1)
             tokens = tokens + block.attention(block.norm1(tokens))
             tokens = tokens + block.mlp(block.norm2(tokens))
-        assert torch.allclose(encoder(image, prompts), tokens[:, -N:], atol=1e-5)
+        assert model.first == first
+        assert torch.allclose(encoder.late(encoder.early(image, first), prompts, first), tokens[:, -N:], atol=1e-5)
+
+
+def test_where_the_pass_is_cut_changes_no_bit(small, inputs):
+    """Without input-level prompts any cut will do; attention-level prompts enter behind all blocks."""
+    audio, image, situations = inputs
+    backbone, model = make_prompted(with_settings(small, {"prompts.input_depth": 0}))
+    assert model.first == small.model.depth
+    tokens = choose(model.sets, situations)
+    whole = backbone.features(audio, image, tokens)
+    for first in range(small.model.depth + 1):
+        kept = [part.clone() for part in backbone.early(audio, image, first)]
+        assert torch.equal(backbone.late(*kept, tokens, first), whole)
+
+
+def test_attention_with_prompts_keeps_what_its_gradient_needs_and_no_more():
+    """Queries, keys and values with the prompts', what is mixed of them, and a number a row of the softmax."""
+    B, N, P, D, heads, saved = 3, 5, 2, 16, 4, {}
+    attention = Attention(D, heads).requires_grad_(False)
+    weights = {p.untyped_storage().data_ptr() for p in attention.parameters()}
+    tokens, prompts = torch.randn(B, N, D), torch.randn(1, P, D, requires_grad=True)
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            saved[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        attention(tokens, prompts=prompts)
+    assert sum(saved.values()) <= 4 * B * (N * D + 2 * (P + N) * D + N * D + heads * N)
+
+
+@pytest.mark.parametrize("first", [0, 1, 2])
+def test_blocks_before_the_first_prompts_keep_nothing_for_gradients(small, inputs, first):
+    """Each block that has prompts, or comes behind one that has, keeps what its gradient needs; those before keep nothing."""
+    audio, image, _ = inputs
+    config = with_settings(small, {"model.depth": 3, "prompts.first_block": first, "prompts.input_depth": 1})
+    _, model = make_prompted(config)
+    kept, saved, weights = {}, [], {p.untyped_storage().data_ptr() for p in model.parameters()}
+    blocks = model.backbone.image_encoder.blocks
+    for i, block in enumerate(blocks):
+        block.register_forward_pre_hook(lambda *_, i=i: kept.update({i: len(saved)}))
+        block.register_forward_hook(lambda *_, i=i: kept.update({i: len(saved) - kept[i]}))
+
+    def keep(tensor):
+        if tensor.untyped_storage().data_ptr() not in weights:
+            saved.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        model(audio, image)
+    assert [kept[i] > 0 for i in range(len(blocks))] == [i >= first for i in range(len(blocks))]
 
 
 def test_the_backbone_is_in_eval_mode_and_frozen(small):

@@ -48,7 +48,7 @@ def test_the_router_sees_frozen_features_and_no_class(small, inputs):
     audio, image, situations = inputs
     router = Router(backbone)
     pooled = router.pooled(audio, image)
-    audio_tokens, image_tokens = backbone.encode(audio, image)
+    audio_tokens, image_tokens = backbone.early(audio, image)
     assert torch.equal(pooled[:, :16], audio_tokens.mean(dim=1)) and torch.equal(pooled[:, 48:], image_tokens.std(dim=1, correction=0))
     router.fit([(audio[:3], image[:3], situations[:3])], shrinkage=0.1)
     assert router.bias[3] == -torch.inf and router.pick(audio, image).max() <= 2      # noisy_both was never seen
