@@ -46,7 +46,8 @@ def test_several_seeds_are_one_line_and_one_may_be_behind(tmp_path, caplog):
     rows = rows_of([figures_of(tmp_path / f"seed-{seed}" / "log.jsonl") for seed in (0, 1)])
     assert rows[0]["backbone: validation accuracy"] == {
         "backbone": [(1, [0.2, pytest.approx(0.3)]), (2, [0.4, 0.5]), (3, [pytest.approx(0.6)])]}
-    assert Image.open(tmp_path / "curves.png").size[1] > 300 and caplog.messages == [f"wrote {tmp_path / 'curves.png'}"]
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert caplog.messages == [f"wrote {tmp_path / 'curves.png'}"]
 
 
 def test_lines_lie_where_their_numbers_say():
