@@ -5,6 +5,7 @@ python eval.py runs/toy-1 --damage paper       another severity; its files are n
 python eval.py runs/toy-1 --strategy routed    what needs no situation label
 python eval.py runs/toy-1 --stress             other severities, and each kind of damage alone
 python eval.py runs/toy-1 --attention          where the fusion block looks, drawn, and how much at the prompts
+python eval.py runs/toy-1 --curves             no evaluation: how training went, drawn from the run's log
 python eval.py runs/toy-1 --ablate length      train variants of the run where they are not there yet, and compare
 python eval.py runs/x --export-cav-mae x.pth   no evaluation: the backbone as a checkpoint for CAV-MAE's own code
 python eval.py runs/toy-1 --audio clip.wav --image frame.jpg      no evaluation: the classes of your own pair
@@ -25,6 +26,7 @@ from ptm_mini.method.router import STRATEGIES
 from ptm_mini.report.ablations import ABLATIONS, ablate
 from ptm_mini.report.answers import ask, ask_many
 from ptm_mini.report.attention import attention
+from ptm_mini.report.curves import curves
 from ptm_mini.report.results import Selection, evaluate_runs, runs_in
 from ptm_mini.report.stress import stress
 from ptm_mini.runs.models import export
@@ -51,6 +53,8 @@ def parse_arguments(argv):
     other.add_argument("--stress", action="store_true", help="sweep severities, and each kind of damage alone, instead")
     other.add_argument("--attention", action="store_true",
                        help="draw where the fusion block looks, for a few samples, and print how much at the prompts, instead")
+    other.add_argument("--curves", action="store_true",
+                       help="draw loss and validation accuracy over the epochs of training, from log.jsonl, instead")
     other.add_argument("--ablate", choices=ABLATIONS, metavar="ABLATION",
                        help="compare variants of the run instead; they are kept in its folder")
     other.add_argument("--export-cav-mae", type=Path, metavar="FILE",
@@ -74,7 +78,7 @@ def parse_arguments(argv):
 # What is done in place of an evaluation, by the flag that asks for it, and the flags that go with that.
 OF_SET = ("features", "clean_features")
 GO_WITH = {"pairs": ("out", "windows"), "audio": ("image", "json", "picture", "windows"), "image": ("json", "picture"),
-           "export_cav_mae": (), "ablate": OF_SET, "attention": ("data", "damage", *OF_SET),
+           "export_cav_mae": (), "curves": (), "ablate": OF_SET, "attention": ("data", "damage", *OF_SET),
            "stress": ("method", "strategy", *OF_SET),
            None: ("data", "damage", "method", "strategy", "windows", *OF_SET)}
 
@@ -112,7 +116,9 @@ def main(argv=None):
     if options.export_cav_mae and folders != [options.run]:
         raise InputError(f"{options.run}: holds the runs of several seeds; name one of them to export")
     selection = Selection(options.data, options.damage, options.method, options.strategy, options.storage, windows)
-    if options.export_cav_mae:
+    if options.curves:
+        curves(options.run, folders)
+    elif options.export_cav_mae:
         export(options.run, options.export_cav_mae)
     elif options.ablate:
         ablate(options.run, folders, options.ablate, device, selection.storage)

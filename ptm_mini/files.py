@@ -155,8 +155,9 @@ def taken(path, wait):
             fcntl.flock(file, fcntl.LOCK_EX)
         with suppress(FileNotFoundError):                      # its last holder may have removed it meanwhile
             if os.path.samestat(path.stat(), os.fstat(file.fileno())):
-                file.truncate(0)
-                file.write(str(os.getpid()).encode())
+                with suppress(OSError):                        # a lock holds on a full disk too, only without the id in it
+                    file.truncate(0)
+                    file.write(str(os.getpid()).encode())
                 return file
         file.close()
 
@@ -164,7 +165,7 @@ def taken(path, wait):
 def holder(file):
     """The process id that stands in a lock file"""
     file.seek(0)
-    return file.read(20).decode(errors="replace") or "just begun"
+    return file.read(20).decode(errors="replace") or "id unknown"
 
 
 def is_locked(path):

@@ -147,9 +147,9 @@ def picture(kind, variants, found, title):
             panel = panels["with head" if variant.changes[HEAD_OF[variant.method]] else "without head"]
             panel.setdefault(variant.method, []).append((found[0][variant.label]["learns"],
                                                          [rows[variant.label]["average"] for rows in found]))
-        return charts.lines(panels, title, "numbers that learn for a situation", logarithmic=True)
+        return charts.lines([panels], title, "numbers that learn for a situation", logarithmic=True)
     if variants[0].x is None:
         return charts.bars(found, tables.those_there(tables.ACCURACY, found[0]), title)
     series = {column: [(variant.x, [rows[variant.label][column] for rows in found]) for variant in variants]
               for column in tables.those_there(tables.ACCURACY, found[0])}
-    return charts.lines({"": series}, title, kind, logarithmic=kind != "depth")
+    return charts.lines([{"": series}], title, kind, logarithmic=kind != "depth")

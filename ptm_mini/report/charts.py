@@ -9,6 +9,8 @@ INK, FAINT = "#202124", "#dadce0"
 COLOURS = ("#9aa0a6", "#1a73e8", "#f29900", "#188038", "#a142f4", "#d93025", "#12b5cb", "#e37400", "#5f6368", "#7cb342",
            "#f06292", "#795548", "#3949ab", "#00897b", "#c0ca33", "#8d6e63", "#ad1457")
 LEFT, TOP, HEIGHT, LEGEND_WIDTH = 64, 44, 300, 220
+PANEL, BESIDE, BELOW = 330, 50, 76           # width of a panel of lines, and the room to the next ones
+DOTS = 30                                    # points of a line up to which each is marked
 
 
 def as_png(picture):
@@ -26,23 +28,31 @@ def spread(values):
 
 
 class Scale:
-    """The vertical axis of a panel, from `low` to 1."""
+    """The vertical axis of a panel, with a line at each `step`: of shares up to 1, of losses between round numbers."""
 
-    def __init__(self, values, top):
-        self.low, self.top = math.floor(10 * max(0, min(values) - 0.02)) / 10, top
+    def __init__(self, values, top, losses=False):
+        self.top, self.step, self.low, self.high = top, 0.1, math.floor(10 * max(0, min(values) - 0.02)) / 10, 1.0
+        if losses:
+            rough = max((max(values) - min(values)) / 6, 1e-3)
+            power = 10.0 ** math.floor(math.log10(rough))
+            self.step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)
+            self.low = self.step * math.floor(min(values) / self.step)
+            self.high = self.step * (math.floor(max(values) / self.step) + 1)
 
     def y(self, value):
-        return self.top + HEIGHT * (1 - (value - self.low) / (1 - self.low))
+        return self.top + HEIGHT * (1 - (value - self.low) / (self.high - self.low))
 
     def draw(self, draw, left, right):
-        for tenth in range(round(10 * self.low), 11):
-            draw.line((left, self.y(tenth / 10), right, self.y(tenth / 10)), FAINT)
-            draw.text((left - 8, self.y(tenth / 10)), f"{tenth / 10:.1f}", INK, font(13), anchor="rm")
+        digits = max(0, -math.floor(math.log10(self.step)))
+        for n in range(round((self.high - self.low) / self.step) + 1):
+            value = self.low + n * self.step
+            draw.line((left, self.y(value), right, self.y(value)), FAINT)
+            draw.text((left - 8, self.y(value)), f"{value:.{digits}f}", INK, font(13), anchor="rm")
 
 
-def canvas(title, width, rows):
+def canvas(title, width, rows, height=HEIGHT + 60):
     """A picture with its title, and the legend of `rows` at the right. returns picture, ImageDraw"""
-    picture = Image.new("RGB", (width + LEGEND_WIDTH, max(TOP + HEIGHT + 60, TOP + 22 * len(rows) + 20)), "white")
+    picture = Image.new("RGB", (width + LEGEND_WIDTH, max(TOP + height, TOP + 22 * len(rows) + 20)), "white")
     draw = ImageDraw.Draw(picture)
     draw.text((LEFT, 10), title, INK, font(18))
     for i, row in enumerate(rows):
@@ -72,38 +82,55 @@ def bars(tables, columns, title):
     return as_png(picture)
 
 
-def lines(panels, title, x_label, logarithmic=False):
-    """A panel for each {name: {series: [(x, values, a number a seed)]}}; spread over seeds as bars. returns PNG bytes"""
-    series = list(dict.fromkeys(name for panel in panels.values() for name in panel))
-    points = [point for panel in panels.values() for own in panel.values() for point in own]
-    place = math.log2 if logarithmic else float
-    first, last = (place(pick(x for x, _ in points)) for pick in (min, max))
-    width, gap = 330, 50
-    picture, draw = canvas(title, LEFT + (width + gap) * len(panels), series)
-    ticks = sorted({x for x, _ in points})
-    for p, (name, panel) in enumerate(panels.items()):
-        left = LEFT + p * (width + gap)
-        scale = Scale([value for _, values in points for value in values], TOP + 16)
-        scale.draw(draw, left, left + width)
-        draw.text((left + width / 2, TOP - 6), name, INK, font(14), anchor="ma")
+def lines(rows, title, x_label, logarithmic=False, losses=()):
+    """Rows of panels, PNG bytes. In a panel are lines over x, with the spread over seeds as bars; a row shares its x axis.
 
-        def across(x):
-            return left + 14 + (width - 28) * ((place(x) - first) / (last - first) if last > first else 0.5)
-
-        end = -math.inf
-        for x in ticks:                                               # labels that would touch the one before are left out
-            label = f"{x:,.4g}" if x < 10000 else f"{x:,.0f}"
-            half = font(12).getlength(label) / 2
-            if across(x) - half > end + 4:
-                draw.text((across(x), scale.y(scale.low) + 6), label, INK, font(12), anchor="ma")
-                end = across(x) + half
-        draw.text((left + width / 2, scale.y(scale.low) + 24), x_label, INK, font(13), anchor="ma")
-        for name, own in panel.items():
-            colour = COLOURS[series.index(name) % len(COLOURS)]
-            path = [(across(x), scale.y(statistics.fmean(values))) for x, values in own]
-            draw.line(path, colour, width=3)
-            for (x, y), (_, values) in zip(path, own):
-                draw.ellipse((x - 4, y - 4, x + 4, y + 4), colour)
-                reach = HEIGHT / (1 - scale.low) * spread(values)
-                draw.line((x, y - reach, x, y + reach), colour)
+    rows    list of {panel's name: {series: [(x, values, a number a seed)]}}
+    losses  names of panels whose values are no shares
+    """
+    series = list(dict.fromkeys(name for row in rows for panel in row.values() for name in panel))
+    width, down = PANEL + BESIDE, HEIGHT + BELOW
+    picture, draw = canvas(title, LEFT + width * max(map(len, rows)), series, down * len(rows))
+    for r, row in enumerate(rows):
+        across, ticks = horizontal([x for panel in row.values() for own in panel.values() for x, _ in own], logarithmic)
+        for p, (name, panel) in enumerate(row.items()):
+            left, values = LEFT + p * width, [value for own in panel.values() for _, values in own for value in values]
+            scale = Scale(values, TOP + 16 + r * down, name in losses)
+            scale.draw(draw, left, left + PANEL)
+            draw.text((left + PANEL / 2, scale.top - 22), name, INK, font(14), anchor="ma")
+            for x, label in ticks:
+                draw.text((left + across(x), scale.top + HEIGHT + 6), label, INK, font(12), anchor="ma")
+            draw.text((left + PANEL / 2, scale.top + HEIGHT + 24), x_label, INK, font(13), anchor="ma")
+            for one, own in panel.items():
+                points = [(left + across(x), values) for x, values in own]
+                draw_line(draw, points, scale, COLOURS[series.index(one) % len(COLOURS)])
     return as_png(picture)
+
+
+def horizontal(xs, logarithmic):
+    """The horizontal axis of a row. returns function(x) -> pixels in a panel, [(x, label)] without those that would touch"""
+    place = math.log2 if logarithmic else float
+    first, last = place(min(xs)), place(max(xs))
+
+    def across(x):
+        return 14 + (PANEL - 28) * ((place(x) - first) / (last - first) if last > first else 0.5)
+
+    end, ticks = -math.inf, []
+    for x in sorted(set(xs)):
+        label = f"{x:,.4g}" if x < 10000 else f"{x:,.0f}"
+        half = font(12).getlength(label) / 2
+        if across(x) - half > end + 4:
+            ticks.append((x, label))
+            end = across(x) + half
+    return across, ticks
+
+
+def draw_line(draw, points, scale, colour):
+    """points: list of (pixels from the left, values, a number a seed)"""
+    path = [(x, scale.y(statistics.fmean(values))) for x, values in points]
+    draw.line(path, colour, width=3)
+    for (x, y), (_, values) in zip(path, points):
+        if len(path) <= DOTS:
+            draw.ellipse((x - 4, y - 4, x + 4, y + 4), colour)
+        reach = spread(values) * HEIGHT / (scale.high - scale.low)
+        draw.line((x, y - reach, x, y + reach), colour)

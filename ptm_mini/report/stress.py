@@ -66,5 +66,5 @@ def stress(out, folders, device, selection):
         print(tables.table("one kind alone", kinds, [*functions, f"{modality}_{MISSING}"]) + "\n")
     content = {"severity": [{situation.label: rows for situation, rows in sweep.items()} for sweep in sweeps], "kind": kinds}
     write(out / "stress.json", tables.as_json(content))
-    write(out / "stress.png", charts.lines(panels, f"Test accuracy by severity, {out.resolve().name}",
+    write(out / "stress.png", charts.lines([panels], f"Test accuracy by severity, {out.resolve().name}",
                                            "times the training strength"))

@@ -15,7 +15,7 @@ def test_bars_end_and_lines_pass_where_they_should():
     column = [chart.getpixel((charts.LEFT + 13 + 4, y)) for y in range(charts.TOP, chart.height)]
     assert column.count((154, 160, 166)) == pytest.approx(150, abs=2)             # accuracy 0.5 of 300 pixels
     panel = {"": {"one": [(1, [0.5]), (2, [0.75]), (4, [1.0])]}}
-    chart = Image.open(io.BytesIO(charts.lines(panel, "title", "P", logarithmic=True))).convert("RGB")
+    chart = Image.open(io.BytesIO(charts.lines([panel], "title", "P", logarithmic=True))).convert("RGB")
     middle = charts.LEFT + 330 // 2
     ys = [y for y in range(chart.height) if chart.getpixel((middle, y)) == (154, 160, 166)]
     low = 0.4                                                                      # the axis: below 0.5, to the tenth
