@@ -29,6 +29,7 @@ from ptm_mini.report.attention import attention
 from ptm_mini.report.curves import curves
 from ptm_mini.report.results import Selection, evaluate_runs, runs_in
 from ptm_mini.report.stress import stress
+from ptm_mini.runs.claim import how_to_go_on, is_unfinished
 from ptm_mini.runs.models import export
 from ptm_mini.training import methods
 from ptm_mini.training.stages import pick_device
@@ -112,6 +113,9 @@ def main(argv=None):
     if options.audio or options.image:
         ask(options.run, device, options.audio, options.image, options.json, options.picture, windows)
         return
+    if is_unfinished(options.run):
+        logging.warning("note: in %s something is left to do; where no process is at it, go on with  %s", options.run,
+                        how_to_go_on(options.run))
     folders = runs_in(options.run)
     if options.export_cav_mae and folders != [options.run]:
         raise InputError(f"{options.run}: holds the runs of several seeds; name one of them to export")

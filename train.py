@@ -98,7 +98,7 @@ def print_settings(config):
     for key, value, field in leaves(config):
         readers = [method for method in every if reads(method, key)]
         who = {every: "all", every[1:]: f"all but {BACKBONE}"}.get(tuple(readers), ", ".join(readers))
-        print(f"{key:<38} {value!s:<6} {who:<18} {field.metadata['remark']}")
+        print(f"{key:<38} {value!s:<6} {who:<26} {field.metadata['remark']}")
 
 
 def claim(options, stack):

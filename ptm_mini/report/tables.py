@@ -104,8 +104,8 @@ def results_json(scores, tables, facts):
 
 
 def seeds_json(results):
-    """Several seeds' tables as bytes: {table: {row: {column: list, a number a seed}}}"""
-    return as_json({name: {row: {column: [one[name][row][column] for one in results] for column in columns}
+    """Several seeds' tables as bytes: {table: {row: {column: list, a number a seed}}}, without seconds, which no two runs share"""
+    return as_json({name: {row: {column: [one[name][row][column] for one in results] for column in columns if column != "s/epoch"}
                            for row, columns in results[0][name].items()} for name in results[0]})
 
 
