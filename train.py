@@ -30,8 +30,10 @@ from ptm_mini.runs.models import train_and_save
 from ptm_mini.runs.planned import extended_run, new_run, settings
 from ptm_mini.settings import leaves
 from ptm_mini.training import methods
+from ptm_mini.training.kept import forget_kept
 from ptm_mini.training.methods import BACKBONE, METHODS, reads
-from ptm_mini.training.stages import Task, pick_device
+from ptm_mini.training.samples import Task
+from ptm_mini.training.stages import pick_device
 
 logger = logging.getLogger("train")
 TOY = Path("sets/toy")
@@ -153,6 +155,7 @@ def train_all(options, out, device):
             # says. Each is a call of the one loop, training/fit.py.
             for method in (BACKBONE, *options.method):
                 run = train_and_save(folder, run, task, method)
+            forget_kept(folder)
     evaluate_runs(out, list(folders), device, Selection(storage=options.storage))
     forget(out)
 

@@ -14,7 +14,7 @@ from ptm_mini.errors import Stopped
 from ptm_mini.errors import run as run_command
 from ptm_mini.files import locked
 from ptm_mini.runs.folder import load_run
-from ptm_mini.training.stages import Task
+from ptm_mini.training.samples import Task
 
 SETTINGS = [word for setting in [*SMALL, "train.backbone.epochs=2", "train.head.epochs=2"] for word in ("--set", setting)]
 

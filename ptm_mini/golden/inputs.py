@@ -14,7 +14,7 @@ from ptm_mini.data.prepared import Normalisation, normalised
 from ptm_mini.method.damage import (ALL_KINDS, AUDIO_KINDS, IMAGE_KINDS, SHIFT, SITUATION, apply_damage, damage_sample,
                                     draw_damage, seeded_generator)
 from ptm_mini.settings import with_assignments
-from ptm_mini.training.stages import moved
+from ptm_mini.training.samples import moved
 
 CONFIG = with_assignments(PRESETS["tiny"], [
     "audio.sample_rate=8000", "audio.seconds=0.495", "audio.mels=32", "image.size=24", "model.width=16", "model.heads=2",

@@ -7,6 +7,11 @@ from torch import nn
 from ptm_mini.method.backbone import PromptTokens, freeze
 
 
+def blocks_before_prompts(config):
+    """How many blocks of each encoder come before the first prompts: all of them, where none enter the encoders"""
+    return config.prompts.first_block if config.prompts.input_depth else config.model.depth
+
+
 class PromptSet(nn.Module):
     """What is learned for one situation: the prompts, and with `tune_head` a head of its own (else None)."""
 
@@ -19,7 +24,7 @@ class PromptSet(nn.Module):
         super().__init__()
         prompts, model = config.prompts, config.model
         P = prompts.length
-        self.first = prompts.first_block if prompts.input_depth else model.depth      # encoder blocks before the first prompts
+        self.first = blocks_before_prompts(config)
         shapes = PromptTokens(                                                 # prompts that no one reads are not made
             audio_input=(prompts.input_depth, P), image_input=(prompts.input_depth, P),
             audio_attention=(model.fusion_blocks, P if prompts.attention and model.image_reads_audio else 0),

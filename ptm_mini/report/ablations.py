@@ -14,8 +14,9 @@ from ptm_mini.report.results import OpenRun, Selection, write
 from ptm_mini.runs.folder import load_run, new_variant, open_set
 from ptm_mini.runs.models import train_and_save
 from ptm_mini.settings import get, keys, with_settings
+from ptm_mini.training.kept import forget_kept
 from ptm_mini.training.methods import BACKBONE, METHODS, reads
-from ptm_mini.training.stages import Task
+from ptm_mini.training.samples import Task
 
 logger = logging.getLogger(__name__)
 ALONE = {"train.together.epochs": 0, "router.passes": 1}            # variants are trained case by case, as in the paper
@@ -108,6 +109,7 @@ def train_variant(folder, variant, device, storage):
             task = Task(config, open_set(found, storage=storage), found.normalisation, device, bf16=False)
             for method in lacking:
                 found = train_and_save(target, found, task, method)
+            forget_kept(target)
     return target
 
 

@@ -55,6 +55,10 @@ class View(NamedTuple):
         rows = self.data.indices(self.split, situation) if rows is None else rows
         yield from worked_ahead(prepare, rows.split(BATCH_SIZE), threads_beside(self.device))
 
+    def windows(self, situation, rows=None):
+        """As `batches`, of each window of long clips: list of generators"""
+        return [self._replace(data=data).batches(situation, rows) for data in (self.data, *self.later)]
+
 
 def score_of(confusion, loss):
     """confusion [K, K] counts, true class by answer; loss: summed"""
@@ -89,8 +93,7 @@ def measure(strategies, view, situation, rows=None):
     K = len(view.data.classes)
     confusion = {name: torch.zeros(K * K, dtype=torch.double) for name in strategies}
     loss = dict.fromkeys(strategies, 0.0)
-    windows = [view._replace(data=data).batches(situation, rows) for data in (view.data, *view.later)]
-    for batches in zip(*windows):
+    for batches in zip(*view.windows(situation, rows)):
         labels = batches[0][-1]
         for name, scores_of in strategies.items():
             scores = mean_answer([scores_of(*inputs).float() for *inputs, _ in batches])

@@ -7,7 +7,7 @@ from torch import nn
 from ptm_mini.config import Situation
 from ptm_mini.errors import InputError
 from ptm_mini.method.baselines import adapter, full, head, lora, merge, prompt_scale_shift, scale_shift
-from ptm_mini.method.prompts import Prompted, PromptSet, prompted
+from ptm_mini.method.prompts import Prompted, PromptSet, blocks_before_prompts, prompted
 
 BACKBONE, ROUTER = "backbone", "router"        # what is trained first, and the stage that makes a router
 EACH = tuple((situation,) for situation in Situation)
@@ -22,6 +22,7 @@ class Method(NamedTuple):
     cases: tuple = EACH                   # a model for each: the situations that it is trained in
     strategies: tuple = ("situation", "routed")       # names in STRATEGIES; none where one model serves all
     settings: tuple = ()                  # groups of settings that no other method reads
+    first: Callable = lambda config: 0    # of Config: how many blocks of each encoder come before all that learns
 
     def model_names(self, method):
         """The method's name, and where it has a model for each situation the situation's"""
@@ -30,8 +31,9 @@ class Method(NamedTuple):
 
 METHODS = {
     "prompt": Method("prompts and a head, for each situation", prompted, ("prompts", "together", ROUTER),
-                     strategies=("situation", "concat", "routed", "lowest_entropy"), settings=("prompts", "router")),
-    "head": Method("a copy of the head, for each situation", head, ("head",)),
+                     strategies=("situation", "concat", "routed", "lowest_entropy"), settings=("prompts", "router"),
+                     first=blocks_before_prompts),
+    "head": Method("a copy of the head, for each situation", head, ("head",), first=lambda config: config.model.depth),
     "lora": Method("low-rank updates of the attentions' projections, for each situation", lora, ("lora",),
                    settings=("lora",)),
     "adapter": Method("bottlenecks behind attentions and MLPs, for each situation", adapter, ("adapter",),
@@ -61,6 +63,8 @@ def reads(method, key):
         return method != BACKBONE
     if key == "train.loaded_rate":
         return method == BACKBONE
+    if key == "train.views":
+        return method in ("prompt", "head")
     stage = rest.split(".")[0]
     if group == "train" and any(stage in stages_of(other) for other in (BACKBONE, *METHODS)):
         return stage in stages_of(method)

@@ -21,7 +21,8 @@ from ptm_mini.data.audio import fbank
 from ptm_mini.data.manifest import Row
 from ptm_mini.data.prepared import Normalisation, PreparedSet, worked_ahead
 from ptm_mini.method.damage import AUDIO_KINDS, IMAGE_KINDS, Sample, damage_sample
-from ptm_mini.training.stages import EVERY, Samples, Task
+from ptm_mini.training.samples import Samples, Task
+from ptm_mini.training.stages import EVERY
 
 BASE = PRESETS["base"]
 BATCH, STEP = 64, 0.05            # samples, and the seconds that a GPU would take for them

@@ -7,7 +7,8 @@ from ptm_mini.config import PRESETS, Situation, TrainConfig
 from ptm_mini.data.prepared import PreparedSet, worked_ahead
 from ptm_mini.settings import keys, with_settings
 from ptm_mini.training.methods import BACKBONE, METHODS, CaseModels, reads, refuse_nothing_to_learn
-from ptm_mini.training.stages import EVERY, Samples, Task, fraction_of, moved
+from ptm_mini.training.samples import Samples, Task, fraction_of, moved
+from ptm_mini.training.stages import EVERY
 
 
 def make_task(folder, config):
