@@ -51,16 +51,17 @@ def those_there(columns, rows):
     return [column for column in columns if column in next(iter(rows.values()))]
 
 
-def table(corner, tables, columns=None):
+def table(corner, tables, columns=None, formats=COST):
     """A table as Markdown; of several, one a seed, mean ± standard deviation.
 
     tables   list of {row: {column: number}}; counts, whole numbers, are the same in all
     columns  those to show where they are there; None: all
+    formats  {column: how its numbers are written, without spread}, for others than shares
     """
     columns = those_there(columns or list(next(iter(tables[0].values()))), tables[0])
     cells = [[corner, *columns]]
     for row in tables[0]:
-        cells.append([row, *(cell([one[row][column] for one in tables], COST.get(column)) for column in columns)])
+        cells.append([row, *(cell([one[row][column] for one in tables], formats.get(column)) for column in columns)])
     widths = [max(map(len, column)) for column in zip(*cells)]
     lines = ["| " + " | ".join([line[0].ljust(widths[0])] + [text.rjust(w) for text, w in zip(line[1:], widths[1:])]) + " |"
              for line in cells]

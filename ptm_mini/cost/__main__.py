@@ -1,0 +1,97 @@
+"""python -m ptm_mini.cost"""
+import argparse
+import logging
+from pathlib import Path
+
+import torch
+
+from ptm_mini import cost
+from ptm_mini.config import PRESETS
+from ptm_mini.cost import serving, steps
+from ptm_mini.errors import InputError, run
+from ptm_mini.files import new_folder
+from ptm_mini.method.backbone import Backbone, initialise
+from ptm_mini.report import charts, tables
+from ptm_mini.settings import with_assignments
+from ptm_mini.training.cost import machine_of
+from ptm_mini.training.stages import pick_device
+
+logger = logging.getLogger("cost")
+TITLES = {"training": "A training step:", "shares": "The same in shares of full fine-tuning's:",
+          "keeping": "Tokens kept in half precision, made batch by batch; epochs to pay are for each view of a sample:",
+          "serving": "Answering a batch in which all situations are mixed, in ms, and the weights in memory:",
+          "routing": "What routing adds to the time of a batch, in shares of the time when the situations are told:"}
+WHOLE, SHARES = ("learns", "stored kB"), ("shares", "routing")        # columns without decimals; tables with three
+
+
+def parse_arguments(argv):
+    parser = argparse.ArgumentParser(prog="python -m ptm_mini.cost", description=cost.__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", choices=PRESETS, default="tiny", help="sizes of model and inputs (default: %(default)s)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any other setting; can be repeated")
+    parser.add_argument("--classes", type=int, default=10, help="K (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=64, help="samples of a training step (default: %(default)s)")
+    parser.add_argument("--serving", type=int, nargs="*", default=[1, 8, 64], metavar="SIZE",
+                        help="sizes of batches to answer; none: only training is measured (default: 1 8 64)")
+    parser.add_argument("--repeats", type=int, default=20, help="turns, of which medians are taken (default: %(default)s)")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto",
+                        help="auto takes a CUDA device if there is one (default: %(default)s)")
+    parser.add_argument("--out", type=Path, help="the new folder for cost.json and cost.png; default: runs/cost-PRESET")
+    options = parser.parse_args(argv)
+    for flag, values in vars(options).items():
+        if flag in ("classes", "batch", "serving", "repeats"):
+            for value in values if isinstance(values, list) else [values]:
+                if value < 1:
+                    raise InputError(f"--{flag} {value}: expected 1 or more")
+    return options
+
+
+def measured(options, config, device):
+    """{name in TITLES: {row: {column: number}}}, {"training", "serving": seconds of every turn}"""
+    random, most = torch.Generator().manual_seed(0), max(options.batch, *options.serving)
+    backbone = Backbone(config, options.classes)
+    initialise(backbone, random)
+    backbone.to(device)
+    audio, image = (torch.randn(most, *shape, generator=random).to(device)
+                    for shape in (backbone.audio_shape, backbone.image_shape))
+    labels = torch.randint(options.classes, (options.batch,), generator=random).to(device)
+    all_steps = steps.all_steps(config, backbone, audio[:options.batch], image[:options.batch])
+    found, times = steps.measure(all_steps, labels, options.repeats, device)
+    if not options.serving:
+        return found, {"training": times}
+    served, serving_times = serving.measure(serving.ways(config, backbone), audio, image, options.serving, options.repeats)
+    return {**found, **served}, {"training": times, "serving": serving_times}
+
+
+def picture(shares, title):
+    """Time over operations of a training step, a point a row, and the line on which both are equal. returns PNG bytes"""
+    rows = {row: [(round(own["operations"], 2), [own["time"]])] for row, own in shares.items()}
+    return charts.lines({"": {"time = operations": [(0, [0]), (1, [1])], **rows}}, title,
+                        "operations of a training step, share of full fine-tuning's")
+
+
+def table(name, rows):
+    """A table as Markdown, under its title"""
+    formats = {column: "{:,.0f}" if column in WHOLE else "{:,.3f}" if name in SHARES else "{:,.2f}"
+               for column in next(iter(rows.values()))}
+    return f"{TITLES[name]}\n\n{tables.table('', [rows], formats=formats)}\n"
+
+
+def main(argv=None):
+    options = parse_arguments(argv)
+    config, device = with_assignments(PRESETS[options.preset], options.set), pick_device(options.device)
+    out = options.out or Path("runs", f"cost-{options.preset}")
+    facts = {"preset": options.preset, "set": options.set, "classes": options.classes, "batch": options.batch,
+             "repeats": options.repeats, "machine": machine_of(device), "torch": torch.__version__}
+    with new_folder(out) as folder:
+        found, times = measured(options, config, device)
+        (folder / "cost.json").write_bytes(tables.as_json({**facts, **found, "seconds": times}))
+        title = f"Time of a training step, share of full fine-tuning's, {options.preset}"
+        (folder / "cost.png").write_bytes(picture(found["shares"], title))
+    print(", ".join(f"{name} {value}" for name, value in facts.items() if value), end="\n\n")
+    print(*(table(name, rows) for name, rows in found.items()), sep="\n")
+    logger.info("wrote %s", out)
+
+
+if __name__ == "__main__":
+    run(main)
