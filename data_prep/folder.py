@@ -16,9 +16,9 @@ from pathlib import Path
 
 from data_prep.preparing import prepare, preparing_arguments
 from data_prep.two_trees import named_apart, read_trees
-from ptm_mini.data.manifest import CONTROL, SPLITS, Row, csv_rows, open_text
-from ptm_mini.errors import InputError
-from ptm_mini.settings import nearest
+from ptm_mini.data.manifest import CONTROL, SPLITS, Row, csv_columns, csv_rows, open_text
+from ptm_mini.errors import InputError, nearest
+from ptm_mini.settings import shown
 
 COLUMNS = [field.name for field in fields(Row)]
 NEEDED = ("audio", "image", "label")
@@ -29,10 +29,10 @@ def read_pairs(path, root):
     rows, ids = [], set()
     with open_text(path) as file:
         reader = csv.DictReader(file, strict=True)
-        columns = reader.fieldnames or []
+        columns = csv_columns(reader, path)
         for column in columns:
             if column not in COLUMNS or columns.count(column) > 1:
-                raise InputError(f"{path}: column {column!r}; {nearest(column, COLUMNS)}, each once")
+                raise InputError(f"{path}: column {shown(column)}; {nearest(column, COLUMNS)}, each once")
         for column in NEEDED:
             if column not in columns:
                 raise InputError(f"{path}: no column {column!r}; expected {','.join(NEEDED)} and perhaps split,group,id")
@@ -51,22 +51,24 @@ def check_cells(cells, where, ids):
         raise InputError(f"{where}: more or fewer cells than the first line has; expected as many")
     for column, cell in cells.items():
         if CONTROL.search(cell) or column not in ("audio", "image") and cell != cell.strip():
-            raise InputError(f"{where}: {column} {cell!r} has a control character in it, or white space around it; rename")
+            raise InputError(f"{where}: {column} {shown(cell)} has a control character in it, or white space around it; "
+                             f"rename")
     if not cells["label"]:
         raise InputError(f"{where}: the label is empty; expected the name of a class")
     if not cells["audio"] and not cells["image"]:
         raise InputError(f"{where}: neither audio nor image; expected at least one")
     if "split" in cells and cells["split"] not in SPLITS:
-        raise InputError(f"{where}: split {cells['split']!r}; expected one of {', '.join(SPLITS)}, or no such column")
+        raise InputError(f"{where}: split {shown(cells['split'])}; expected one of {', '.join(SPLITS)}, or no such column")
     if "id" in cells and (not cells["id"] or cells["id"] in ids):
-        raise InputError(f"{where}: id {cells['id']!r} is empty or stands above too; expected one of its own for each sample")
+        raise InputError(f"{where}: id {shown(cells['id'])} is empty or stands above too; expected one of its own "
+                         f"for each sample")
 
 
 def relative(cell, root, where):
     path = root / cell
     if ".." in path.parts or not path.is_relative_to(root):
-        raise InputError(f"{where}: path {cell!r} leads out of {root}; expected one below it: name the folder that holds all "
-                         f"the files, python -m data_prep.folder FOLDER --csv pairs.csv")
+        raise InputError(f"{where}: path {shown(cell)} leads out of {root}; expected one below it: name the folder that holds "
+                         f"all the files, python -m data_prep.folder FOLDER --csv pairs.csv")
     return path.relative_to(root).as_posix()
 
 

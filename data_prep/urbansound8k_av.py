@@ -17,8 +17,9 @@ from pathlib import Path
 
 from data_prep.preparing import prepare, preparing_arguments
 from data_prep.two_trees import read_trees
-from ptm_mini.data.manifest import csv_rows, open_text
+from ptm_mini.data.manifest import csv_columns, csv_rows, open_text
 from ptm_mini.errors import InputError, whole_number
+from ptm_mini.settings import shown
 
 NAME = re.compile(r"(\d+)-\d+-\d+-\d+")
 METADATA = "urbansound8k.csv"                # its name, in whatever case
@@ -46,13 +47,14 @@ def read_folds(path):
     """{stem of a slice: fold} of UrbanSound8K's CSV"""
     with open_text(path) as file:
         reader = csv.DictReader(file)
+        columns = csv_columns(reader, path)
         for column in ("slice_file_name", "fold"):
-            if column not in (reader.fieldnames or []):
+            if column not in columns:
                 raise InputError(f"{path}: no column {column!r}; expected UrbanSound8K.csv as it comes with the set")
         folds = {}
         for row in csv_rows(reader, path):
-            if not (row["fold"] or "").isdigit():
-                raise InputError(f"{path}:{reader.line_num}: fold {row['fold']!r}; expected a number")
+            if not re.fullmatch("[0-9]{1,3}", row["fold"] or ""):
+                raise InputError(f"{path}:{reader.line_num}: fold {shown(row['fold'])}; expected a number")
             folds[Path(row["slice_file_name"]).stem] = int(row["fold"])
     return folds
 

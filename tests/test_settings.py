@@ -10,7 +10,7 @@ from ptm_mini import limits
 from ptm_mini.config import PRESETS, Config, Situation
 from ptm_mini.errors import InputError
 from ptm_mini.method.backbone import Backbone
-from ptm_mini.settings import from_dict, get, keys, leaves, setting, with_assignments, with_settings
+from ptm_mini.settings import from_dict, keys, leaves, setting, with_assignments, with_settings
 
 CONFIG = PRESETS["tiny"]
 ROOT = Path(__file__).parent.parent

@@ -66,7 +66,7 @@ def measured(options, config, device):
 def picture(shares, title):
     """Time over operations of a training step, a point a row, and the line on which both are equal. returns PNG bytes"""
     rows = {row: [(round(own["operations"], 2), [own["time"]])] for row, own in shares.items()}
-    return charts.lines({"": {"time = operations": [(0, [0]), (1, [1])], **rows}}, title,
+    return charts.lines([{"": {"time = operations": [(0, [0]), (1, [1])], **rows}}], title,
                         "operations of a training step, share of full fine-tuning's")
 
 

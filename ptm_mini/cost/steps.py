@@ -111,7 +111,7 @@ class Run:
         counter = StepMemory(self.step.model, self.optimiser, device)
         with counter.counted():
             self()
-        return counter.bytes
+        return counter.peak()
 
     def resident(self):
         """Bytes at the peak of a step as the system sees them: what the process grows by, and weights and optimiser state"""

@@ -61,7 +61,7 @@ def decoded(path, sample_rate, samples, place):
             rate, frames, remarks = file.samplerate, file.frames, file.extra_info
             used = frames_used(path, rate, sample_rate, samples)
             if place:
-                file.seek(round(place * max(0, frames - used)))
+                skip(file, round(place * max(0, frames - used)))
             pieces, left = [torch.zeros(0)], used
             while left > 0 and len(piece := file.read(min(PIECE, left), dtype="float32", always_2d=True)):
                 pieces.append(torch.from_numpy(piece).mean(dim=1))
@@ -73,6 +73,15 @@ def decoded(path, sample_rate, samples, place):
         raise InputError(f"{path}: the sound breaks off after {frames if len(wave) == used else len(wave)} samples; expected "
                          f"a whole file: copy it again")
     return wave, rate
+
+
+def skip(file, frames):
+    """Go to a frame of a SoundFile. OGG is decoded up to there: where such a file is broken, libsndfile's own way can crash."""
+    if file.format != "OGG":
+        file.seek(frames)
+        return
+    while frames > 0 and (count := len(file.read(min(PIECE, frames), dtype="float32", always_2d=True))):
+        frames -= count
 
 
 def unreadable(path, error):

@@ -15,8 +15,8 @@ SHARED = SimpleNamespace(lock=threading.Lock(), inside=0, threads=None, caught=N
 @contextmanager
 def decoding():
     """Around all decoding of files. torch computes with one thread: the bits of a product depend on their number, and small
-    operations are fastest so. What Pillow warns of is dropped, and what libmpg123 writes to standard error: we say ourselves,
-    in one line, what is wrong with a file.
+    operations are fastest so. What Pillow and torch warn of is dropped, and what libmpg123 writes to standard error: we say
+    ourselves, in one line, what is wrong with a file.
 
     These settings are the process's, so the first thread that enters makes them and the last that leaves takes them back.
     The number of threads is each thread's own, but a new one begins, when it first asks, with what was set last, anywhere:
@@ -28,7 +28,7 @@ def decoding():
         if not SHARED.inside:
             SHARED.threads, SHARED.caught, SHARED.stderr = before, warnings.catch_warnings(), variable.value
             SHARED.caught.__enter__()
-            warnings.filterwarnings("ignore", module=r"PIL\.")
+            warnings.filterwarnings("ignore", module=r"(PIL|torch)\.")
             variable.value = null
         SHARED.inside += 1
         torch.set_num_threads(1)

@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ptm_mini.errors import InputError, nearest
+from ptm_mini.settings import shown
 
 MOST_CLASSES, LONGEST = 100_000, 4096                   # and characters of a name or a path
 SPLITS = ("train", "val", "test")
@@ -38,10 +39,10 @@ def read_set(folder):
     rows, lines, known = [], {}, dict.fromkeys(classes)
     with open_text(path) as file:
         reader = csv.DictReader(file, strict=True)                   # else an unclosed quote swallows the lines after it
-        found = reader.fieldnames or []
+        found = csv_columns(reader, path)
         for column in found:
             if column not in columns:
-                raise InputError(f"{path}: column {column!r}: no such column; {nearest(column, columns)}")
+                raise InputError(f"{path}: column {shown(column)}: no such column; {nearest(column, columns)}")
         for column in columns:
             if found.count(column) != 1:
                 raise InputError(f"{path}: column {column!r} stands {found.count(column)} times; expected "
@@ -72,12 +73,20 @@ def root_of(folder):
         return folder.resolve()
     with open_text(path) as file:
         name = file.read().rstrip("\r\n")
-    if not name or CONTROL.search(name):
-        raise InputError(f"{path}: {name!r}; expected one line, the folder that the manifest's paths are relative to")
+    if not name or len(name) > LONGEST or CONTROL.search(name):
+        raise InputError(f"{path}: {shown(name)}; expected one line, the folder that the manifest's paths are relative to")
     root = (folder / name).resolve()
     if not os.path.isdir(root):
         raise InputError(f"{path}: {root}: no such folder; write there where the set's files are now")
     return root
+
+
+def csv_columns(reader, path):
+    """The names in the first line of a CSV file; none of an empty one"""
+    try:
+        return reader.fieldnames or []
+    except csv.Error as error:
+        raise InputError(f"{path}:1: {error}; expected comma-separated text") from error
 
 
 def csv_rows(reader, path):

@@ -55,7 +55,7 @@ def as_ours(checkpoint, config, classes):
     remarks = [*drop_ignored(tensors), *resize_positions(tensors, config)]
     has_head = any(name.startswith("mlp_head.") for name in tensors)
     bias = tensors.get("mlp_head.1.bias")
-    in_file = classes if bias is None else bias.numel()
+    in_file = bias.numel() if bias is not None and bias.numel() else classes
     with torch.device("meta"):
         ours = {name: list(tensor.shape) for name, tensor in common(Backbone(config, in_file)).items()
                 if has_head or not name.startswith("head.")}

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 
+from ptm_mini.data.decoding import decoding
 from ptm_mini.errors import InputError
 
 PREFIX = "module."                # of the wrapper that many official codes, CAV-MAE's too, save and load through
@@ -46,7 +47,8 @@ def saved_in(path, expected):
         content = path.read_bytes()
         if content.startswith(ZIP):
             refuse_compressed(content)
-        saved = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        with decoding():
+            saved = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except OSError as error:
         raise InputError(f"{path}: can't be read ({error.strerror}); {expected}") from error
     except Exception as error:                      # of any kind: the unpickler stumbles over whatever stands in other files

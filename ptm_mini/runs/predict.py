@@ -117,6 +117,8 @@ class Predictor:
         windows = audio.unbind(dim=1)                                          # each [B, T, M]
         picks = [self.router.pick(window, image) for window in windows]
         scores = mean_answer([self.model.by_situation(window, image, own) for window, own in zip(windows, picks)])
+        if not scores.isfinite().all():
+            raise InputError("the model gives no finite answer; expected finite inputs and weights: train the run again")
         situations, probabilities = picks[0], scores.softmax(dim=1)
         router = self.router(windows[0], image).softmax(dim=1)
         return [Answer(self.ranked(p), Situation(s), None if pair.lacking else dict(zip(Situation, r))) for pair, p, s, r

@@ -8,11 +8,11 @@ import re
 import torch
 
 from ptm_mini.config import Config
-from ptm_mini.errors import InputError
+from ptm_mini.errors import InputError, nearest
 from ptm_mini.method.backbone import Backbone
 from ptm_mini.method.router import Router
 from ptm_mini.runs.checkpoint import plain_tensors, saved_in
-from ptm_mini.settings import from_dict, nearest
+from ptm_mini.settings import from_dict
 from ptm_mini.training.methods import METHODS
 
 ROUTER_FILE = "router.pt"

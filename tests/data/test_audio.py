@@ -206,6 +206,15 @@ def test_sizes_that_stand_for_unknown_and_formats_that_cannot_seek_are_read(tmp_
         assert read_waveform(tmp_path / name, 16000, 15600).std() > 0.05
 
 
+@pytest.mark.parametrize("format, subtype", [("OGG", "VORBIS"), ("OGG", "OPUS"), ("FLAC", "PCM_16"), ("CAF", "PCM_16")])
+def test_a_window_of_a_packed_clip_is_where_reading_on_would_come_to_it(tmp_path, format, subtype):
+    soundfile.write(tmp_path / "long", 0.1 * np.random.default_rng(0).standard_normal(96000), 24000, format=format, subtype=subtype)
+    whole, used = torch.from_numpy(soundfile.read(tmp_path / "long", dtype="float32")[0]), frames_used("", 24000, 24000, 8000)
+    start = round(0.7 * (len(whole) - used))
+    expected = whole[start:start + 8000]
+    assert torch.equal(read_waveform(tmp_path / "long", 24000, 8000, 0.7), expected - expected.mean())
+
+
 @pytest.mark.parametrize("place", [0.0, 0.3, 1.0])
 def test_a_window_of_a_long_clip_is_read_from_its_place(tmp_path, place):
     wave = 0.1 * np.random.default_rng(0).standard_normal(48000)

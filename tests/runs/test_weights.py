@@ -47,7 +47,8 @@ TENSORS = {
     "8 bits": lambda content: content.update({first(content): content[first(content)].to(torch.float8_e4m3fn)}),
     "whole numbers": lambda content: content.update({first(content): content[first(content)].int()}),
     "meta": lambda content: content.update({first(content): content[first(content)].to("meta")}),
-    "list": lambda content: content.update({first(content): [1.0, 2.0]}), "None": lambda content: content.update({first(content): None}),
+    "list": lambda content: content.update({first(content): [1.0, 2.0]}),
+    "None": lambda content: content.update({first(content): None}),
     "number by name": lambda content: content.update({5: torch.zeros(3)}),
     "long name": lambda content: content.update({"x" * 10**5: torch.zeros(3)}),
     "repeated": repeated}
@@ -69,11 +70,13 @@ def test_tensors_that_are_not_plain_finite_float32_are_refused(saved, tmp_path, 
 
 def test_what_is_saved_is_read(saved):
     folder, backbone, trained_on = saved
-    assert all(torch.equal(tensor, backbone.state_dict()[name]) for name, tensor in read_tensors(folder / "backbone.pt").items())
+    found = read_tensors(folder / "backbone.pt")
+    assert all(torch.equal(tensor, found[name]) for name, tensor in backbone.state_dict().items())
     assert isinstance(load_learned(folder / "router.pt", backbone, trained_on), Router)
 
 
-@pytest.mark.parametrize("content", [[], [torch.zeros(3)], torch.zeros(3), None, 5, "text", {}, {"method": 5}, {"method": "prompt"}])
+@pytest.mark.parametrize("content", [
+    [], [torch.zeros(3)], torch.zeros(3), None, 5, "text", {}, {"method": 5}, {"method": "prompt"}])
 def test_other_contents_are_refused(saved, tmp_path, content):
     _, backbone, trained_on = saved
     for name in ("backbone.pt", PROMPTS, "router.pt"):
@@ -84,11 +87,14 @@ def test_other_contents_are_refused(saved, tmp_path, content):
 
 
 @pytest.mark.parametrize("change, says", [
-    (lambda c: c.pop("weights"), "holds no tensors by name but a NoneType"), (lambda c: c.pop("config"), "setting (all)=None: expected"),
-    (lambda c: c.pop("file"), "holds no prompts"), (lambda c: c.update(method="prompts"), "'prompts'; did you mean prompt?"),
-    (lambda c: c.update(method=["prompt"]), "holds no prompts"), (lambda c: c.update(backbone=torch.zeros(3)), "holds no prompts"),
-    (lambda c: c.update(backbone="x\ny"), r"trained on backbone 'x\ny'"), (lambda c: c.update(file="../x.pt"), "saved as '../x.pt'"),
-    (lambda c: c["config"].update({5: 5}), "setting 5: no such setting"), (lambda c: c.update(weights={}), "holds no tensors by"),
+    (lambda c: c.pop("weights"), "holds no tensors by name but a NoneType"),
+    (lambda c: c.pop("config"), "setting (all)=None: expected"), (lambda c: c.pop("file"), "holds no prompts"),
+    (lambda c: c.update(method="prompts"), "'prompts'; did you mean prompt?"),
+    (lambda c: c.update(method=["prompt"]), "holds no prompts"),
+    (lambda c: c.update(backbone=torch.zeros(3)), "holds no prompts"),
+    (lambda c: c.update(backbone="x\ny"), r"trained on backbone 'x\ny'"),
+    (lambda c: c.update(file="../x.pt"), "saved as '../x.pt'"), (lambda c: c.update(weights={}), "holds no tensors by name"),
+    (lambda c: c["config"].update({5: 5}), "setting 5: no such setting"),
     (lambda c: c["config"]["model"].update(width=10**50), "setting model.width: expected a number below"),
     (lambda c: c["config"]["prompts"].update(length=10**9), "setting prompts.length=1000000000: expected 0 to 1024"),
     (lambda c: c["config"]["prompts"].update(length=3), "do not fit its settings"),
