@@ -179,3 +179,4 @@ def test_right_flags_are_taken(parser):
 
 def test_one_is_singular():
     assert [counted(n, "sample") for n in range(3)] == ["0 samples", "1 sample", "2 samples"]
+    assert [counted(n, "class", "classes") for n in (1, 2)] == ["1 class", "2 classes"]

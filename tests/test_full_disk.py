@@ -10,7 +10,7 @@ import pytest
 from conftest import save_random_run
 
 import eval as eval_script
-from data_prep import av_mnist, folder, toy
+from data_prep import folder, toy
 from ptm_mini.data.prepared import PreparedSet
 from ptm_mini.data.storage import Storage
 from ptm_mini.errors import run as run_command
