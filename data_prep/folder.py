@@ -11,6 +11,7 @@ if __name__ == "__main__":
     run_script(__file__)
 
 import csv
+import os
 from dataclasses import fields
 from pathlib import Path
 
@@ -78,7 +79,7 @@ def main(argv=None):
     parser.add_argument("--csv", type=Path, help="list of pairs")
     options = parser.parse_args(argv)
     if options.csv:
-        root = (options.folder or options.csv.parent).resolve()
+        root = Path(os.path.realpath(options.folder or options.csv.parent))
         prepare(root, read_pairs(options.csv, root), [], options)
     elif options.folder:
         prepare(*read_trees(options.folder), options)

@@ -9,7 +9,7 @@ from data_prep.report import lines_of, report
 from data_prep.shared import arguments, assign_splits, new_set
 from data_prep.two_trees import can_be_a_cell
 from ptm_mini.data.manifest import SPLITS, leads_out
-from ptm_mini.errors import InputError
+from ptm_mini.errors import InputError, counted
 from ptm_mini.files import refuse_existing
 
 VALIDATION = (7 / 8, 1 / 8)        # shares of training and validation where a set comes without a validation split
@@ -66,7 +66,7 @@ def examine(root, rows, copy):
     files, unreadable = {}, {}
     for column, look in (("audio", examine_sound), ("image", examine_picture)):
         names = sorted({getattr(row, column) for row in rows} - {""})
-        print(f"checking {len(names)} {column} files")
+        print(f"checking {counted(len(names), f'{column} file')}")
         for name in names:
             try:
                 if leads_out(name, root) and not copy:

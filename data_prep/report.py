@@ -6,6 +6,7 @@ from data_prep.shared import assign_splits
 from ptm_mini.config import PRESETS
 from ptm_mini.data.manifest import SPLITS
 from ptm_mini.data.used import COVERED, covering, seconds_for, size_for
+from ptm_mini.errors import counted
 
 PATCHES = PRESETS["tiny"].model   # its patches fit the other preset too
 MOST = 10                         # entries of a list that are printed; report.json has all
@@ -83,7 +84,8 @@ def leak(rows, splits):
 
 def lines_of(found, groups_are):
     """What is printed of a report, line by line. groups_are: what its groups are called"""
-    yield (f"{found['samples']} samples of {len(found['classes'])} classes: {found['pairs']} pairs, "
+    yield (f"{counted(found['samples'], 'sample')} of {counted(len(found['classes']), 'class', 'classes')}: "
+           f"{counted(found['pairs'], 'pair')}, "
            f"{len(found['audio_only'])} with a sound alone, {len(found['image_only'])} with a picture alone")
     for label, splits in found["classes"].items():
         yield f"  {shown(label)}: " + ", ".join(f"{count} {split}" for split, count in splits.items())
@@ -113,8 +115,8 @@ def lines_of(found, groups_are):
         yield f"unreadable: {shown(reason)}"
 
 
-def tally(counted):
-    return some([f"{value} ({count})" for value, count in counted.items()])
+def tally(numbers):
+    return some([f"{value} ({number})" for value, number in numbers.items()])
 
 
 def some(entries):

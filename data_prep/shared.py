@@ -8,7 +8,7 @@ import numpy as np
 import soundfile
 
 from ptm_mini.data.manifest import SPLITS, write_set
-from ptm_mini.errors import InputError, Parser, whole_number
+from ptm_mini.errors import InputError, Parser, counted, whole_number
 from ptm_mini.files import new_folder
 
 
@@ -78,7 +78,8 @@ def pair_by_class(audio_labels, image_labels, seed):
         recordings = [i for i, other in enumerate(audio_labels) if other == label]
         images = [i for i, other in enumerate(image_labels) if other == label]
         if len(images) < len(recordings):
-            raise InputError(f"class {label!r}: {len(images)} images for {len(recordings)} recordings; expected one each")
+            raise InputError(f"class {label!r}: {counted(len(images), 'image')} for {counted(len(recordings), 'recording')}; "
+                             f"expected one each")
         for recording, image in zip(recordings, generator.permutation(images)):
             pairs[recording] = int(image)
     return pairs

@@ -8,6 +8,7 @@ import re
 import unicodedata
 from collections import defaultdict
 from dataclasses import replace
+from pathlib import Path
 
 from ptm_mini.data.manifest import CONTROL, Row
 from ptm_mini.errors import InputError
@@ -51,7 +52,7 @@ def read_trees(folder, sound_of=same_stem):
 
 def find_trees(folder):
     """Where a set is. returns its folder, list of (split or "", {"audio": tree, "image": tree})"""
-    folder = folder.resolve()
+    folder = Path(os.path.realpath(folder))          # resolve() of a link to itself is an error of its own kind
     if trees := trees_in(folder):
         return folder, trees
     below = [(place, trees) for place in folders_in(folder) if (trees := trees_in(place))]

@@ -73,7 +73,8 @@ def split_by_fold(rows, folds, fold):
 def main(argv=None):
     parser = preparing_arguments(__doc__, "sets/urbansound8k_av", splits=("grouped", "random", "folds"))
     parser.add_argument("folder", type=Path, help="the set as downloaded, such as Dataset_v3_sound/ and Dataset_v3_vision/")
-    parser.add_argument("--fold", type=whole_number(1), metavar="N", help="for --split folds: the test split is the set's fold N")
+    parser.add_argument("--fold", type=whole_number(1), metavar="N",
+                        help="for --split folds: the test split is the set's own fold N")
     parser.add_argument("--metadata", type=Path, help="UrbanSound8K.csv, with the folds (default: looked for in the folder)")
     options = parser.parse_args(argv)
     if (options.split == "folds") != (options.fold is not None):

@@ -153,9 +153,9 @@ def nearest(word, words, otherwise=None):
     return f"did you mean {close[0]}?" if close else otherwise or f"expected one of {', '.join(words[:LISTED])}{more}"
 
 
-def counted(number, noun):
+def counted(number, noun, plural=None):
     """1 sample, 2 samples"""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
 
 
 def listing(title, remarks):

@@ -54,15 +54,20 @@ def kit(tmp_path_factory):
 
 @pytest.fixture
 def tiny_set(tmp_path):
-    """Six samples of two classes; sample 4 lacks its audio and sample 5 its image."""
+    return write_tiny_set(tmp_path)
+
+
+def write_tiny_set(folder):
+    """Six samples of two classes; sample 4 lacks its audio and sample 5 its image. returns the folder"""
+    folder.mkdir(exist_ok=True)
     rows = []
     for i in range(6):
-        soundfile.write(tmp_path / f"{i}.wav", 0.1 * np.random.default_rng(i).standard_normal(6000), 16000)
-        Image.new("RGB", (20, 20), (40 * i, 0, 0)).save(tmp_path / f"{i}.png")
+        soundfile.write(folder / f"{i}.wav", 0.1 * np.random.default_rng(i).standard_normal(6000), 16000)
+        Image.new("RGB", (20, 20), (40 * i, 0, 0)).save(folder / f"{i}.png")
         rows.append(Row(f"s{i}", "" if i == 4 else f"{i}.wav", "" if i == 5 else f"{i}.png", "ab"[i % 2],
                         ["train", "train", "val", "test", "train", "test"][i]))
-    write_set(tmp_path, rows, ["a", "b"])
-    return tmp_path
+    write_set(folder, rows, ["a", "b"])
+    return folder
 
 
 def edit(folder, line, **cells):

@@ -86,8 +86,9 @@ def test_an_ignored_signal_stays_ignored(begun):
 
 
 def test_a_second_signal_does_not_disturb_the_tidying_up(begun, tmp_path):
-    process = begun("import signal, os", "from pathlib import Path", "def main():", "    print('there', flush=True)", "    try:",
-                    "        os.kill(os.getpid(), signal.SIGHUP)", "    finally:", "        os.kill(os.getpid(), signal.SIGTERM)",
+    process = begun("import signal, os", "from pathlib import Path", "def main():", "    print('there', flush=True)",
+                    "    try:", "        os.kill(os.getpid(), signal.SIGHUP)",
+                    "    finally:", "        os.kill(os.getpid(), signal.SIGTERM)",
                     "        Path('tidy').write_text('')")
     assert process.communicate(timeout=20)[1] == "error: ended by SIGHUP\n" and (tmp_path / "tidy").exists()
 
@@ -159,9 +160,11 @@ def parser():
 @pytest.mark.parametrize("arguments, says", [
     ("", "run: not given"), ("a b", "b: one word too many"), ("a --epohcs 3", "--epohcs: no such flag; did you mean --epochs?"),
     ("a --epohcs=3", "--epohcs: no such flag; did you mean --epochs?"), ("a -x", "-x: no such flag; say --help"),
-    ("a --epochs", "--epochs: expected one argument"), ("a --epochs x", "--epochs: expected a whole number, 0 or more, not 'x'"),
+    ("a --epochs", "--epochs: expected one argument"),
+    ("a --epochs x", "--epochs: expected a whole number, 0 or more, not 'x'"),
     ("a --epochs -1", "--epochs: expected a whole number, 0 or more, not '-1'"), ("a --epochs 1.5", "not '1.5'"),
-    ("a --epochs " + "9" * 5000, "--epochs: expected a whole number"), ("a --fraction x", "--fraction: expected a number, not 'x'"),
+    ("a --epochs " + "9" * 5000, "--epochs: expected a whole number"),
+    ("a --fraction x", "--fraction: expected a number, not 'x'"),
     ("a --method promt", "--method promt: no such choice; did you mean prompt?"),
     ("a --method xyz", "--method xyz: no such choice; expected one of prompt, head"),
     ("a --method", "--method: expected at least one argument"), ("a --stress --attention", "--attention: not allowed with")])
@@ -179,3 +182,4 @@ def test_right_flags_are_taken(parser):
 
 def test_one_is_singular():
     assert [counted(n, "sample") for n in range(3)] == ["0 samples", "1 sample", "2 samples"]
+    assert [counted(n, "class", "classes") for n in (1, 2)] == ["1 class", "2 classes"]

@@ -76,7 +76,8 @@ COMMANDS = {
     "answers": (lambda place, toy_set, _: evaluate(place, "--pairs", toy_set / "manifest.csv", "--out", place / "a.csv"),
                 (20000, 0, 50000)),
     "golden": (lambda place, *_: golden.main([str(place / "golden.npz")]), (100, 50000)),
-    "tour": (lambda place, *_: tour.main([str(place / "run"), str(place / "tour"), "--sample", "siren-000-0"]), (10000, 0, 19000))}
+    "tour": (lambda place, *_: tour.main([str(place / "run"), str(place / "tour"), "--sample", "siren-000-0"]),
+             (10000, 0, 19000))}
 QUICK = ("toy-0", "report-1000", "cache-3000", "results-30000", "picture-5000", "answers-20000")      # in every test run
 CASES = [pytest.param(name, limit, id=f"{name}-{limit}", marks=[] if f"{name}-{limit}" in QUICK else [pytest.mark.slow])
          for name, (_, limits) in COMMANDS.items() for limit in limits]
