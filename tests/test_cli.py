@@ -289,7 +289,8 @@ def test_prompts_for_another_shape_of_backbone_are_refused(toy_set, tmp_path, ca
 
 def test_a_non_finite_loss_ends_with_status_1_and_leaves_nothing(toy_set, tmp_path, capsys):
     line, status = refused(lambda: train("--data", toy_set, "--out", tmp_path / "run",
-                                         "--set", "train.backbone.learning_rate=1e30"), capsys)
+                                         "--set", "train.backbone.learning_rate=10", "--set", "train.backbone.batch_size=4",
+                                         "--set", "train.backbone.weight_decay=100"), capsys)
     assert "backbone: the loss became" in line and status == 1 and not (tmp_path / "run").exists()
 
 
