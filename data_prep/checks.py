@@ -7,7 +7,7 @@ import numpy as np
 import soundfile
 from PIL import Image
 
-from ptm_mini.data.audio import LOUDEST, PIECE, read_waveform
+from ptm_mini.data.audio import LOUDEST, PIECE, UNREADABLE, read_waveform
 from ptm_mini.data.decoding import decoding
 from ptm_mini.data.image import FORMATS, read_image
 from ptm_mini.errors import InputError
@@ -34,7 +34,7 @@ def examine_sound(path):
     frames = 0
     try:
         with soundfile.SoundFile(path) as file:
-            while len(piece := file.read(PIECE, dtype="float32", always_2d=True)):
+            while frames < file.frames and len(piece := file.read(PIECE, dtype="float32", always_2d=True)):
                 if not (np.abs(piece) <= LOUDEST).all():                     # NaN is not either
                     raise InputError(f"{path}: holds NaN, infinity or samples beyond 2^32; expected finite ones, of the "
                                      f"order of 1: export it again")
@@ -42,9 +42,11 @@ def examine_sound(path):
             if frames < file.frames:
                 raise InputError(f"{path}: the sound breaks off after {frames} samples; expected {file.frames}: copy it again")
             return Sound(digest, file.samplerate, file.channels, frames / file.samplerate)
-    except soundfile.LibsndfileError as error:
-        raise InputError(f"{path}: breaks off after {frames} samples ({error.error_string.rstrip('.')}); expected a whole "
-                         f"file: copy it again") from error
+    except InputError:
+        raise
+    except UNREADABLE as error:
+        raise InputError(f"{path}: breaks off after {frames} samples ({getattr(error, 'error_string', error)}); expected a "
+                         f"whole file: copy it again") from error
 
 
 @decoding()

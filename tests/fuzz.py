@@ -388,6 +388,7 @@ def serve():
     """Answer lines "READER NUMBER" from standard input with lines of JSON: the outcome, and bytes of memory at their most."""
     answers, sys.stdout = sys.stdout, open(os.devnull, "w")
     logging.basicConfig(stream=sys.stdout)
+    Image.MAX_IMAGE_PIXELS = 1 << 23                             # to twice that pictures are read, which takes time
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         readers = cases(folder)

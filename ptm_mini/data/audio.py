@@ -16,7 +16,7 @@ LOWEST_HZ = 20.0                       # lower edge of the first mel filter; the
 FLOOR = torch.finfo(torch.float32).eps  # least energy before the logarithm: digital silence becomes -15.94
 ZEROS, ROLLOFF = 6, 0.99               # resampling kernel: zero crossings on each side, share of the band kept
 PIECE = 1 << 16                        # frames decoded at once: a header's promises allocate nothing
-UNREADABLE = soundfile.LibsndfileError, TypeError, UnicodeError      # the last two: of *.raw; of a name that is no text
+UNREADABLE = soundfile.LibsndfileError, TypeError, ValueError        # the last two: of *.raw; of names, lengths that can't be
 PART = 1 << 12                         # samples resampled at once: their neighbours stay in the processor's cache
 RATES = 1_000, 500_000                 # Hz; a rate beyond them is a broken header, and its kernel would fill the memory
 LOUDEST = 2.0 ** 32                    # floats on the scale of 32-bit integers pass; the energy of 1e19 would overflow
@@ -66,6 +66,8 @@ def decoded(path, sample_rate, samples, place):
             while left > 0 and len(piece := file.read(min(PIECE, left), dtype="float32", always_2d=True)):
                 pieces.append(torch.from_numpy(piece).mean(dim=1))
                 left -= len(piece)
+    except InputError:
+        raise
     except UNREADABLE as error:
         raise unreadable(path, error) from error
     wave = torch.cat(pieces)

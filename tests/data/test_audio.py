@@ -195,6 +195,13 @@ def test_what_is_read_of_many_channels_is_what_is_there(tmp_path):
     tracemalloc.stop()
 
 
+def test_a_file_that_soundfile_trips_over_is_named(tmp_path, monkeypatch):
+    """As it does where an MP3 header is wrong about its frames: "negative dimensions are not allowed"."""
+    soundfile.write(tmp_path / "a.wav", np.zeros(16000), 16000)
+    monkeypatch.setattr(soundfile.SoundFile, "read", lambda *some, **more: np.empty((-1, 2)))
+    assert "a.wav: negative dimensions are not allowed" in refusal(read_waveform, tmp_path / "a.wav", 16000, 8000)
+
+
 def test_sizes_that_stand_for_unknown_and_formats_that_cannot_seek_are_read(tmp_path):
     wave = 0.1 * np.random.default_rng(0).standard_normal(16000)
     soundfile.write(tmp_path / "a.wav", wave, 16000)
