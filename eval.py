@@ -48,7 +48,7 @@ def parse_arguments(argv):
                         help="strategies to evaluate; default: all")
     parser.add_argument("--data", type=Path, help="prepared set to evaluate on; default: the run's own")
     parser.add_argument("--damage", choices=config.DAMAGES, help="severity; default: the run's own")
-    parser.add_argument("--windows", type=whole_number(1), metavar="N",
+    parser.add_argument("--windows", type=whole_number(1, 1000), metavar="N",
                         help="answer long clips by the mean over N windows, evenly spread; default: the beginning alone")
     other = parser.add_mutually_exclusive_group()
     other.add_argument("--stress", action="store_true", help="sweep severities, and each kind of damage alone, instead")

@@ -15,6 +15,7 @@ if __name__ == "__main__":
 import argparse
 import itertools
 import logging
+import os
 from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 
@@ -91,7 +92,7 @@ def resumed(options, parser):
 def command_of(options):
     """What a resumed run has to know of the options, as JSON can hold it."""
     command = {flag: value for flag, value in vars(options).items() if flag not in ("out", "resume", "settings", "storage")}
-    return {**command, **{flag: command[flag] and str(command[flag].resolve()) for flag in PATHS}}
+    return {**command, **{flag: command[flag] and os.path.realpath(command[flag]) for flag in PATHS}}
 
 
 def print_settings(config):
@@ -111,7 +112,7 @@ def claim(options, stack):
             refuse_unfinished(options.out)
         return options.out
     for number in itertools.count(1):
-        out = Path("runs", f"{(options.data or TOY).resolve().name}-{number}")
+        out = Path("runs", f"{os.path.basename(os.path.realpath(options.data or TOY))}-{number}")
         with suppress(FileExistsError):
             stack.enter_context(claimed(out, fresh=True))
             return out

@@ -106,7 +106,7 @@ def finish_output():
 def fail(error, status):
     finish_output()
     with suppress(OSError):                                     # a terminal that was closed takes no line
-        print(f"error: {error}", file=sys.stderr)
+        print("error: " + "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(error)), file=sys.stderr)
     sys.exit(status)
 
 
@@ -135,13 +135,13 @@ class Parser(argparse.ArgumentParser):
                          message.removeprefix("argument ").replace("invalid float value:", "expected a number, not"))
 
 
-def whole_number(least):
-    """The `type` of a flag that takes whole numbers, `least` or more"""
+def whole_number(least, most=None):
+    """The `type` of a flag that takes whole numbers, `least` or more, and `most` or less"""
     def parsed(text):
         with suppress(ValueError):
-            if int(text) >= least:
+            if least <= int(text) and (most is None or int(text) <= most):
                 return int(text)
-        raise argparse.ArgumentTypeError(f"expected a whole number, {least} or more, not {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a whole number, {least} {f'to {most}' if most else 'or more'}, not {text!r}")
     return parsed
 
 

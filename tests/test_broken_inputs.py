@@ -1,5 +1,6 @@
 """Broken inputs through the commands themselves: each is one line that names it, exit status 2, and leaves nothing behind."""
 import importlib
+import pickle
 import shutil
 import struct
 import zlib
@@ -106,6 +107,12 @@ RUNS = {
     "config-costs": lambda r: rewrite(r / "config.json", lambda facts: facts.update(costs={"backbone": 3})),
     "config-gone": lambda r: (r / "config.json").unlink(),
     "config-files-list": lambda r: rewrite(r / "config.json", lambda facts: facts.update(files=["backbone.pt"])),
+    "config-no-costs": lambda r: rewrite(r / "config.json", lambda facts: facts.update(costs={})),
+    "config-costs-text": lambda r: rewrite(r / "config.json", lambda facts: facts["costs"]["backbone"][0].update(seconds="long")),
+    "config-costs-empty": lambda r: rewrite(r / "config.json", lambda facts: facts["costs"].update(backbone=[])),
+    "weights-text": lambda r: signed(r, "backbone.pt", b"no weights"),
+    "weights-code": lambda r: signed(r, "backbone.pt", pickle.dumps(print)),
+    "weights-list": lambda r: signed(r, "backbone.pt", as_bytes([1, 2])),
     "config-normalisation": lambda r: rewrite(r / "config.json", lambda facts: facts["normalisation"].update(mean="0")),
     "config-backbone": lambda r: rewrite(r / "config.json", lambda facts: facts.update(backbone=7)),
     "config-method": lambda r: rewrite(r / "config.json", lambda facts: facts["costs"].update(promt=facts["costs"]["prompt"])),
@@ -206,7 +213,9 @@ CASES = [
         "config-altered": "config.json: was altered", "config-setting": "widht: no such setting",
         "config-classes": "config.json: is not",
         "config-files": "../file: no such file", "config-data": "nowhere: no such folder; expected the run's set",
-        "config-files-list": "config.json: is not", "config-normalisation": "config.json: is not",
+        "config-no-costs": "config.json: is not", "config-costs-text": "config.json: is not",
+        "config-costs-empty": "config.json: is not", "weights-text": "backbone.pt", "weights-code": "backbone.pt",
+        "weights-list": "backbone.pt", "config-files-list": "config.json: is not", "config-normalisation": "config.json: is not",
         "config-backbone": "config.json: is not", "config-method": "config.json: is not",
         "config-class-list": "config.json: is not",
         "config-few-classes": "its classes differ from the run's", "config-width": "model.width=1000000000000: expected",
@@ -220,7 +229,7 @@ CASES = [
     ("eval", "run --method lora", "--method lora: run has not trained it"),
     ("eval", "run --data sets/classes-other", "its classes differ from the run's"),
     ("eval", "run --stress --attention", "--attention: not allowed with"),
-    ("eval", "run --windows 0", "--windows: expected a whole number, 1 or more"),
+    ("eval", "run --windows 0", "--windows: expected a whole number, 1 to 1000"),
     ("eval", "run --ablate lenght", "--ablate lenght: no such choice; did you mean length?"),
     ("eval", "run --export-cav-mae file", "file: is there already"),
     ("eval", "runs/log-text --curves", "log.jsonl: is not the log"),

@@ -250,7 +250,7 @@ def test_windows_of_long_clips_are_evaluated_together(run_folder, capsys):
                    for content in (before, (run_folder / "results-windows-2.json").read_text()))
     assert (run_folder / "results.json").read_bytes() == before and first != both
     line, status = refused(lambda: eval_script.main([str(run_folder), "--windows", "0"]), capsys)
-    assert "--windows: expected a whole number, 1 or more" in line and status == 2
+    assert "--windows: expected a whole number, 1 to 1000" in line and status == 2
 
 
 def test_training_learns(toy_set, tmp_path):

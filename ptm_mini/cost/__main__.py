@@ -1,5 +1,8 @@
 """python -m ptm_mini.cost"""
-import argparse
+if __name__ == "__main__":
+    from ptm_mini.errors import run_script
+    run_script(__file__)
+
 import logging
 from pathlib import Path
 
@@ -8,7 +11,7 @@ import torch
 from ptm_mini import cost
 from ptm_mini.config import PRESETS
 from ptm_mini.cost import serving, steps
-from ptm_mini.errors import InputError, run
+from ptm_mini.errors import Parser, whole_number
 from ptm_mini.files import new_folder
 from ptm_mini.method.backbone import Backbone, initialise
 from ptm_mini.report import charts, tables
@@ -25,25 +28,18 @@ WHOLE, SHARES = ("learns", "stored kB"), ("shares", "routing")        # columns 
 
 
 def parse_arguments(argv):
-    parser = argparse.ArgumentParser(prog="python -m ptm_mini.cost", description=cost.__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(cost.__doc__, prog="python -m ptm_mini.cost")
     parser.add_argument("--preset", choices=PRESETS, default="tiny", help="sizes of model and inputs (default: %(default)s)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any other setting; can be repeated")
-    parser.add_argument("--classes", type=int, default=10, help="K (default: %(default)s)")
-    parser.add_argument("--batch", type=int, default=64, help="samples of a training step (default: %(default)s)")
-    parser.add_argument("--serving", type=int, nargs="*", default=[1, 8, 64], metavar="SIZE",
+    parser.add_argument("--classes", type=whole_number(1), default=10, help="K (default: %(default)s)")
+    parser.add_argument("--batch", type=whole_number(1), default=64, help="samples of a training step (default: %(default)s)")
+    parser.add_argument("--serving", type=whole_number(1), nargs="*", default=[1, 8, 64], metavar="SIZE",
                         help="sizes of batches to answer; none: only training is measured (default: 1 8 64)")
-    parser.add_argument("--repeats", type=int, default=20, help="turns, of which medians are taken (default: %(default)s)")
+    parser.add_argument("--repeats", type=whole_number(1), default=20, help="turns, of which medians are taken (default: %(default)s)")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto",
                         help="auto takes a CUDA device if there is one (default: %(default)s)")
     parser.add_argument("--out", type=Path, help="the new folder for cost.json and cost.png; default: runs/cost-PRESET")
-    options = parser.parse_args(argv)
-    for flag, values in vars(options).items():
-        if flag in ("classes", "batch", "serving", "repeats"):
-            for value in values if isinstance(values, list) else [values]:
-                if value < 1:
-                    raise InputError(f"--{flag} {value}: expected 1 or more")
-    return options
+    return parser.parse_args(argv)
 
 
 def measured(options, config, device):
@@ -91,7 +87,3 @@ def main(argv=None):
     print(", ".join(f"{name} {value}" for name, value in facts.items() if value), end="\n\n")
     print(*(table(name, rows) for name, rows in found.items()), sep="\n")
     logger.info("wrote %s", out)
-
-
-if __name__ == "__main__":
-    run(main)

@@ -7,6 +7,7 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -38,7 +39,7 @@ class PreparedSet:
 
     def __init__(self, folder, config, storage=Storage(), place=0.0):
         """folder: of the set; config: Config; place: of what is used of long clips, as read_waveform takes it"""
-        self.folder, self.root = folder.resolve(), root_of(folder)
+        self.folder, self.root = Path(os.path.realpath(folder)), root_of(folder)
         self.rows, self.classes = read_set(folder)
         number = {name: i for i, name in enumerate(self.classes)}
         self.labels = torch.tensor([number[row.label] for row in self.rows])

@@ -156,8 +156,11 @@ def load_run(folder):
 
 def is_of_its_types(run):
     """Whether what JSON can hold of any type is of the one that it was saved with."""
-    texts = [run.data, run.backbone, *run.classes, *(cost.stage for costs in run.costs.values() for cost in costs)]
-    return all(isinstance(text, str) for text in texts) and all(isinstance(x, float) for x in run.normalisation)
+    costs = [cost for stages in run.costs.values() for cost in stages]
+    texts = [run.data, run.backbone, *run.classes, *(text for cost in costs for text in (cost.stage, cost.machine))]
+    numbers = [x for cost in costs for x in (cost.parameters, cost.epochs, cost.seconds, cost.memory, cost.validation or 0)]
+    return (all(isinstance(text, str) for text in texts) and all(isinstance(x, float) for x in run.normalisation)
+            and all(type(x) in (int, float) for x in numbers) and BACKBONE in run.costs and all(run.costs.values()))
 
 
 def config_in(path, facts):

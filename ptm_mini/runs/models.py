@@ -2,15 +2,13 @@
 import logging
 from pathlib import Path
 
-import torch
-
 from ptm_mini.errors import InputError
 from ptm_mini.files import refuse_existing, write_file
 from ptm_mini.method.backbone import Backbone, freeze
 from ptm_mini.runs import cav_mae, checkpoint
 from ptm_mini.runs.folder import files_of, load_run, save_backbone, save_method
 from ptm_mini.runs.sealed import digest_of
-from ptm_mini.runs.weights import as_bytes, fingerprint, load_learned
+from ptm_mini.runs.weights import as_bytes, fingerprint, load_learned, read_tensors
 from ptm_mini.training.methods import BACKBONE, METHODS, ROUTER, assembled
 from ptm_mini.training.progress import Progress
 from ptm_mini.training.stages import train_backbone, train_method
@@ -69,7 +67,7 @@ def export(folder, path):
     """Write the backbone of the run in `folder` as a CAV-MAE checkpoint."""
     refuse_existing(path)
     run = load_run(folder)
-    norms = torch.load(folder / run.norms, weights_only=True) if run.init else {}
+    norms = read_tensors(folder / run.norms) if run.init else {}
     write_file(path, as_bytes(cav_mae.as_official(load_backbone(folder, run), run.config, norms)))
     logger.info("wrote %s", path)
 
@@ -78,7 +76,7 @@ def load_backbone(folder, run):
     path = folder / run.backbone
     backbone = Backbone(run.config, len(run.classes))
     try:
-        backbone.load_state_dict(torch.load(path, weights_only=True))
+        backbone.load_state_dict(read_tensors(path))
     except RuntimeError as error:
         raise InputError(f"{path}: its weights do not fit the run's settings; expected the files of one run") from error
     return backbone

@@ -130,7 +130,8 @@ def test_the_command_prints_tables_and_writes_figures_and_a_picture(tmp_path, ca
 
 
 @pytest.mark.parametrize("arguments, says", [
-    (["--batch", "0"], "--batch 0: expected 1 or more"), (["--serving", "1", "-2"], "--serving -2: expected 1 or more"),
+    (["--batch", "0"], "--batch: expected a whole number, 1 or more, not '0'"),
+    (["--serving", "1", "-2"], "--serving: expected a whole number, 1 or more, not '-2'"),
     (["--set", "model.widht=1"], "did you mean model.width?"),
     (["--set", "prompts.tune_head=false", "--set", "model.fusion=none"], "nothing can learn; expected prompts.tune_head=true")])
 def test_what_can_not_be_measured_is_named(tmp_path, arguments, says):
