@@ -149,7 +149,7 @@ class TrainConfig:
     audio_mean: float = setting(0.0, "of the log-mel, to normalise by where audio_std is set", between(-100, 100), before=0.0)
     audio_std: float = setting(0.0, "likewise; 0: the training split's mean and std",
                                Rule(lambda std: std == 0 or 0.001 <= std <= 1000, "0, or 0.001 to 1000"), before=0.0)
-    views: int = setting(0, "damaged copies of each sample whose tokens are kept, for what starts from frozen ones; 0: none are",
+    views: int = setting(0, "damaged copies of each sample whose tokens are kept, for what starts from frozen ones; 0: none",
                          between(0, 1000), before=0)
     fraction: float = setting(1.0, "share of the training split for all but the backbone (the paper: 0.3)", above(0, 1))
     seed: int = setting(0, "of weights, order, augmentation and damage", between(0, 2**53))

@@ -141,7 +141,8 @@ def whole_number(least, most=None):
         with suppress(ValueError):
             if least <= int(text) and (most is None or int(text) <= most):
                 return int(text)
-        raise argparse.ArgumentTypeError(f"expected a whole number, {least} {f'to {most}' if most else 'or more'}, not {text!r}")
+        bound = f"{least} or more" if most is None else f"{least} to {most}"
+        raise argparse.ArgumentTypeError(f"expected a whole number, {bound}, not {text!r}")
     return parsed
 
 

@@ -35,7 +35,8 @@ def parse_arguments(argv):
     parser.add_argument("--batch", type=whole_number(1), default=64, help="samples of a training step (default: %(default)s)")
     parser.add_argument("--serving", type=whole_number(1), nargs="*", default=[1, 8, 64], metavar="SIZE",
                         help="sizes of batches to answer; none: only training is measured (default: 1 8 64)")
-    parser.add_argument("--repeats", type=whole_number(1), default=20, help="turns, of which medians are taken (default: %(default)s)")
+    parser.add_argument("--repeats", type=whole_number(1), default=20,
+                        help="turns, of which medians are taken (default: %(default)s)")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto",
                         help="auto takes a CUDA device if there is one (default: %(default)s)")
     parser.add_argument("--out", type=Path, help="the new folder for cost.json and cost.png; default: runs/cost-PRESET")

@@ -105,8 +105,9 @@ def results_json(scores, tables, facts):
 
 
 def seeds_json(results):
-    """Several seeds' tables as bytes: {table: {row: {column: list, a number a seed}}}, without seconds, which no two runs share"""
-    return as_json({name: {row: {column: [one[name][row][column] for one in results] for column in columns if column != "s/epoch"}
+    """Several seeds' tables as bytes: {table: {row: {column: list, a number a seed}}}, without seconds, which never repeat"""
+    return as_json({name: {row: {column: [one[name][row][column] for one in results]
+                                 for column in columns if column != "s/epoch"}
                            for row, columns in results[0][name].items()} for name in results[0]})
 
 

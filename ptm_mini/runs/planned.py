@@ -64,7 +64,8 @@ def extended_run(options, folder, seed):
     for flag in ("preset", "init", "freeze_backbone"):
         if getattr(options, flag) and not options.resume:
             raise InputError(f"--{flag.replace('_', '-')}: belongs to the backbone in {folder}; leave it out")
-    config = settings(options, with_settings(run.config, fresh_stages(run)), seed, [method for method in options.method if method not in run.trained])
+    lacking = [method for method in options.method if method not in run.trained]
+    config = settings(options, with_settings(run.config, fresh_stages(run)), seed, lacking)
     for key in keys(config):
         if get(config, key) != get(run.config, key) and any(reads(method, key) for method in run.trained):
             raise InputError(f"setting {key}={get(config, key)}: {folder} was trained with {get(run.config, key)}; leave it "

@@ -50,8 +50,8 @@ class Late(nn.Module):
 
 
 class Kept:
-    """Where models on Late get their samples from, as others get them from the Task: the tokens behind the first blocks, computed
-    when they are first asked for and then read from RUN/unfinished.
+    """Where models on Late get their samples from, as others get them from the Task: the tokens behind the first blocks,
+    computed when they are first asked for and then read from RUN/unfinished.
 
     A training sample has `train.views` copies, damaged as in as many epochs, and the epochs cycle through them.
     """

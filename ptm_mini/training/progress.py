@@ -35,7 +35,7 @@ class Progress:
         path = self.path(stage)
         try:
             saved = torch.load(path, map_location="cpu", weights_only=True)
-            belongs, state = saved["belongs"], saved["state"]
+            belongs, state = saved["belongs"], dict(saved["state"])
         except Exception as error:              # of any kind: the unpickler stumbles over whatever stands in a damaged file
             raise InputError(f"{path}: is not as training saved it; remove it, and the stage begins anew") from error
         if belongs != self.belongs:
