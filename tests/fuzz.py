@@ -40,10 +40,12 @@ from ptm_mini.method.prompts import prompted
 from ptm_mini.method.router import Router
 from ptm_mini.report.answers import survey
 from ptm_mini.runs import cav_mae, checkpoint
-from ptm_mini.runs.folder import Run, digest_of, load_costs, load_run, save_backbone, save_method
+from ptm_mini.runs.folder import Run, costs_of_format_1, load_run, save_backbone, save_method
+from ptm_mini.runs.sealed import digest_of
 from ptm_mini.runs.weights import as_bytes, fingerprint, load_learned, read_tensors
 from ptm_mini.settings import keys, with_assignments
 from ptm_mini.training.cost import Cost
+from ptm_mini.training.progress import Progress, read_log
 
 MEMORY = 2 << 30                  # bytes that a case may take
 SMALL = with_assignments(PRESETS["tiny"], [
@@ -299,7 +301,15 @@ def open_run(path, random):
 
 
 def open_costs(path, random):
-    assert isinstance(load_costs(path.parent, ["prompt"])["prompt"], list)
+    costs_of_format_1(path, ["prompt"])
+
+
+def open_log(path, random):
+    assert all(isinstance(line, dict) for line in read_log(path))
+
+
+def open_state(path, random):
+    assert isinstance(Progress(path.parent.parent, "x").load("it"), dict)
 
 
 def set_settings(path, random):
@@ -325,6 +335,9 @@ def cases(folder):
     write_set(folder / "set", ROWS, ["a", "b"], root=".")
     backbone = make_run(folder / "run")
     Cache(folder / "cache" / "features", ROWS, Path("/set"), ((4, 5), (3, 2, 2)), cached, 1)
+    (folder / "run" / "costs.json").write_text('{"backbone": [], "prompt": [{"stage": "prompt", "epochs": 1}]}')
+    Progress(folder / "run", "x").log({"stage": "it", "epoch": 1, "loss": 0.5})
+    Progress(folder / "run", "x").save("it", {"position": {"epoch": 2}, "weights": {"w": torch.ones(3)}, "optimiser": {}})
     files = {"cav-mae.pth": official(), "pairs.csv": b"audio,image,name\na.wav,b.png,one\n,c.png,two\n",
              "list.csv": b"audio,image,label,split,group,id\na.wav,b.png,dog,train,g,i\n,c.png,cat,test,,j\n",
              "folds.csv": b"slice_file_name,fold\n1-2-3-4.wav,1\n2-2-3-4.wav,2\n", "settings": b"x",
@@ -344,6 +357,8 @@ def cases(folder):
     found["cav-mae.pth"] = ("files", "cav-mae.pth", weights, load_official)
     found["config.json"] = ("run", "config.json", (damaged, in_json, deep, sealed, sealed, sealed), open_run)
     found["costs.json"] = ("run", "costs.json", (damaged, in_json, deep), open_costs)
+    found["log.jsonl"] = ("run", "log.jsonl", (damaged, in_json, deep), open_log)
+    found["it.pt"] = ("run/unfinished", "it.pt", weights, open_state)
     found["pairs.csv"] = ("files", "pairs.csv", (damaged, in_cells), lambda path, random: survey(path))
     found["list.csv"] = ("files", "list.csv", (damaged, in_cells), lambda path, random: read_pairs(path, path.parent))
     found["folds.csv"] = ("files", "folds.csv", (damaged, in_cells), lambda path, random: read_folds(path))
