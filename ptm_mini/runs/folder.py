@@ -12,7 +12,7 @@ from ptm_mini.errors import InputError
 from ptm_mini.files import write_file
 from ptm_mini.runs.sealed import read_json, read_sealed, sealed, sha256_of
 from ptm_mini.runs.weights import ROUTER_FILE, as_bytes, learned
-from ptm_mini.settings import from_dict
+from ptm_mini.settings import from_dict, shown
 from ptm_mini.training.cost import Cost
 from ptm_mini.training.methods import BACKBONE, METHODS, ROUTER
 
@@ -129,7 +129,7 @@ def load_run(folder):
     facts = read_sealed(path)
     version = facts.get("format", 1)
     if version not in range(1, FORMAT + 1):
-        raise InputError(f"{path}: has format {version}, of another ptm_mini; expected 1 to {FORMAT}: use that version")
+        raise InputError(f"{path}: has format {shown(version)}, of another ptm_mini; expected 1 to {FORMAT}: use that version")
     try:
         for name, digest in facts["files"].items():
             if not (folder / name).is_file():
@@ -159,8 +159,9 @@ def is_of_its_types(run):
     costs = [cost for stages in run.costs.values() for cost in stages]
     texts = [run.data, run.backbone, *run.classes, *(text for cost in costs for text in (cost.stage, cost.machine))]
     numbers = [x for cost in costs for x in (cost.parameters, cost.epochs, cost.seconds, cost.memory, cost.validation or 0)]
-    return (all(isinstance(text, str) for text in texts) and all(isinstance(x, float) for x in run.normalisation)
-            and all(type(x) in (int, float) for x in numbers) and BACKBONE in run.costs and all(run.costs.values()))
+    return (isinstance(run.classes, list) and all(isinstance(text, str) for text in texts)
+            and all(isinstance(x, float) for x in run.normalisation) and all(type(x) in (int, float) for x in numbers)
+            and BACKBONE in run.costs and all(run.costs.values()))
 
 
 def config_in(path, facts):

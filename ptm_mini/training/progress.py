@@ -3,6 +3,7 @@ import io
 import json
 import signal
 import threading
+import warnings
 from contextlib import contextmanager, suppress
 
 import torch
@@ -34,7 +35,9 @@ class Progress:
             return None
         path = self.path(stage)
         try:
-            saved = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():           # of what torch finds odd in a damaged file
+                warnings.simplefilter("ignore")
+                saved = torch.load(path, map_location="cpu", weights_only=True)
             belongs, state = saved["belongs"], dict(saved["state"])
         except Exception as error:              # of any kind: the unpickler stumbles over whatever stands in a damaged file
             raise InputError(f"{path}: is not as training saved it; remove it, and the stage begins anew") from error

@@ -168,7 +168,7 @@ def test_a_run_of_another_version_is_named(tmp_path, small):
     assert "config.json: saved by another version" in message and "lora is missing" in message
     for version in (3, 0, "2", None, [2]):
         change(tmp_path, lambda facts: facts.update(format=version))
-        assert f"config.json: has format {version}, of another ptm_mini; expected 1 to 2" in refusal(run_folder.load_run, tmp_path)
+        assert "of another ptm_mini; expected 1 to 2" in refusal(run_folder.load_run, tmp_path)
 
 
 @pytest.mark.parametrize("edit", [
