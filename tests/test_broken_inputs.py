@@ -219,7 +219,7 @@ CASES = [
         "config-backbone": "config.json: is not", "config-method": "config.json: is not",
         "config-class-list": "config.json: is not",
         "config-few-classes": "its classes differ from the run's", "config-width": "model.width=1000000000000: expected",
-        "config-format": "config.json: has format new", "weights-other": "backbone.pt: its weights do not fit",
+        "config-format": "config.json: has format 'new'", "weights-other": "backbone.pt: its weights do not fit",
         "weights-numbers": "backbone.pt", "prompts-text": "prompt-complete.pt",
         "prompts-list": "prompt-complete.pt: holds no prompts",
         "prompts-other": "prompt-complete.pt: was saved as",
