@@ -152,6 +152,8 @@ class TrainConfig:
     views: int = setting(0, "damaged copies of each sample whose tokens are kept, for what starts from frozen ones; 0: none",
                          between(0, 1000), before=0)
     fraction: float = setting(1.0, "share of the training split for all but the backbone (the paper: 0.3)", above(0, 1))
+    full_length: bool = setting(False, "with a fraction an epoch takes as many samples as without: they come round again, "
+                                "damaged anew", before=False)
     seed: int = setting(0, "of weights, order, augmentation and damage", between(0, 2**53))
 
 

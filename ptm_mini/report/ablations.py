@@ -1,36 +1,24 @@
-"""Ablations: variants of a run, trained where they are not there yet, their table and their picture."""
-import dataclasses
-import logging
-from typing import NamedTuple
+"""Ablations: what is varied of a run, the table of its variants and their picture."""
+import statistics
 
 import torch
 
 from ptm_mini.config import FUSION_KINDS
-from ptm_mini.errors import InputError
-from ptm_mini.files import locked
 from ptm_mini.method.backbone import Backbone
 from ptm_mini.report import charts, tables
 from ptm_mini.report.results import OpenRun, Selection, write
-from ptm_mini.runs.folder import load_run, new_variant, open_set
-from ptm_mini.runs.models import train_and_save
-from ptm_mini.settings import get, keys, with_settings
-from ptm_mini.training.kept import forget_kept
-from ptm_mini.training.methods import BACKBONE, METHODS, reads
-from ptm_mini.training.samples import Task
+from ptm_mini.report.variants import Variant, train_variant
+from ptm_mini.runs.folder import load_run
+from ptm_mini.settings import get, with_settings
+from ptm_mini.training.methods import BACKBONE, METHODS
 
-logger = logging.getLogger(__name__)
-ALONE = {"train.together.epochs": 0, "router.passes": 1}            # variants are trained case by case, as in the paper
-LENGTHS, FRACTIONS, RANKS = (1, 2, 4, 8, 16, 32), (0.1, 0.3, 1.0), (1, 3, 5)
+LENGTHS, RANKS = (1, 2, 4, 8, 16, 32), (1, 3, 5)
+SHARES, FEW, PAPER = (0.03, 0.1, 0.3, 1.0), 0.1, (0.3, 5)          # of the training data; the paper's, and its epochs
+RATES_FOR_FEW = {}                        # learning rates, where a share up to FEW was found to need another one: {method: rate}
+LEARNERS = tuple(method for method in METHODS if method != "full_per_situation")        # for which full_mixed stands
+VALIDATED = "learning_rate"               # the ablation that chooses, so that it sees no test data
 SIZE_OF = {"prompt": "prompts.length", "lora": "lora.rank", "adapter": "adapter.bottleneck"}
 HEAD_OF = {"prompt": "prompts.tune_head", "lora": "lora.tune_head", "adapter": "adapter.tune_head"}
-
-
-class Variant(NamedTuple):
-    """A run with other settings: a row of an ablation's table."""
-    label: str
-    x: float                      # where it stands in the picture; None where the picture has bars
-    method: str
-    changes: dict                 # {dotted key: value}
 
 
 def level(config):
@@ -59,8 +47,37 @@ def fusion(config):
 
 
 def fraction(config):
-    """the share of the training data"""
-    return [Variant(f"{share:.0%}", share, "prompt", {"train.fraction": share}) for share in FRACTIONS]
+    """every method with less training data: in as many steps as with all of it, and as the paper does, 30% for 5 epochs"""
+    found = []
+    for method in LEARNERS:
+        for share in SHARES:
+            rate = {rate_of(method): RATES_FOR_FEW[method]} if share <= FEW and method in RATES_FOR_FEW else {}
+            found.append(Variant(f"{method}, {share:.0%}", share, method, {**share_of_data(share), **rate}))
+        found.append(Variant(f"{method}, {PAPER[0]:.0%}, {PAPER[1]} epochs", None, method, {
+            "train.fraction": PAPER[0], f"train.{METHODS[method].stages[0]}.epochs": PAPER[1]}))
+    return found
+
+
+def learning_rate(config):
+    """every method at three learning rates, with all the training data and with a tenth: accuracy on the validation split"""
+    found = []
+    for method in LEARNERS:
+        for share in (FEW, 1.0):
+            for factor in (1 / 3, 1, 3):
+                rate = float(f"{factor * get(config, rate_of(method)):.1g}")
+                found.append(Variant(f"{method}, {share:.0%}, {rate:g}", rate, method,
+                                     {**share_of_data(share), rate_of(method): rate}))
+    return found
+
+
+def share_of_data(share):
+    """Settings for a share of the training data in as many steps as with all of it"""
+    return {"train.fraction": share, "train.full_length": share < 1}
+
+
+def rate_of(method):
+    """The setting that is the learning rate of a method's first stage"""
+    return f"train.{METHODS[method].stages[0]}.learning_rate"
 
 
 def budget(config):
@@ -84,74 +101,70 @@ def count(config, method, size):
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-ABLATIONS = {function.__name__: function for function in (level, length, depth, fusion, fraction, budget)}
-
-
-def train_variant(folder, variant, device, storage):
-    """The folder of a variant of the run in `folder`, trained as far as it is not. It uses the run's backbone, unless
-    its settings make for another one. Another process that trains it is waited for."""
-    run = load_run(folder)
-    changes = {key: value for key, value in variant.changes.items() if value != get(run.config, key)}
-    config = with_settings(run.config, {**changes, **ALONE})
-    target = folder / "variants" / ",".join([variant.method, *(f"{key}={value}" for key, value in changes.items())])
-    target.parent.mkdir(exist_ok=True)
-    with locked(target.with_name(f".{target.name}.lock")):
-        if (target / "config.json").exists():
-            found = load_run(target)
-            refuse_other_settings(target, found.config, config, (BACKBONE, variant.method))
-        elif any(reads(BACKBONE, key) for key in changes):
-            found = dataclasses.replace(run, config=config, costs={})
-        else:
-            found = new_variant(folder, run, target, config)
-        lacking = [method for method in (BACKBONE, variant.method) if method not in found.trained]
-        if lacking:
-            logger.info("training %s", target)
-            task = Task(config, open_set(found, storage=storage), found.normalisation, device, bf16=False)
-            for method in lacking:
-                found = train_and_save(target, found, task, method)
-            forget_kept(target)
-    return target
-
-
-def refuse_other_settings(target, there, config, methods):
-    """Raise InputError where the variant in `target` was trained with other settings than `config`, of those that its
-    methods read: the run may have got more methods meanwhile, and their settings."""
-    for key in keys(config):
-        if get(there, key) != get(config, key) and any(reads(method, key) for method in methods):
-            raise InputError(f"{target}: was trained with {key}={get(there, key)}; expected {get(config, key)}, as the run has "
-                             f"it now: remove that folder")
+ABLATIONS = {function.__name__: function for function in (level, length, depth, fusion, fraction, learning_rate, budget)}
 
 
 def ablate(out, folders, kind, device, storage):
     """Train what is missing, print the table of an ablation and draw it."""
-    found, variants = [], ABLATIONS[kind](load_run(folders[0]).config)
+    variants, found = ABLATIONS[kind](load_run(folders[0]).config), []
     for folder in folders:
         rows = {}
         for variant in variants:
-            run = OpenRun(train_variant(folder, variant, device, storage), device,
-                          Selection(strategies=("situation",), storage=storage))
-            for row, columns in run.main_table()[1].items():
-                if row != BACKBONE or kind == "fusion":
-                    rows[f"{variant.label}, backbone" if row == BACKBONE else variant.label] = columns
+            trained = train_variant(folder, variant, device, storage)
+            rows |= validated(trained, variant) if kind == VALIDATED else tested(trained, variant, kind, rows, device, storage)
         found.append(rows)
-    print(tables.table(kind, found, (*tables.ACCURACY, "learns")))
-    if len(found) > 1:
+    columns = ("validation",) if kind == VALIDATED else (*tables.ACCURACY, "learns")
+    print(tables.table(kind, found, columns))
+    if len(found) > 1 and kind != VALIDATED:
         print("\n" + tables.comparison(found, tables.best_row(found)))
     write(out / f"ablate-{kind}.json", tables.as_json(found))
-    write(out / f"ablate-{kind}.png", picture(kind, variants, found, f"Test accuracy by {kind}, {out.resolve().name}"))
+    write(out / f"ablate-{kind}.png", picture(kind, variants, found, out.resolve().name))
 
 
-def picture(kind, variants, found, title):
+def tested(folder, variant, kind, rows, device, storage):
+    """{row: {column: number}} of a trained variant, and of its backbone where `rows` has none that is the same"""
+    run = OpenRun(folder, device, Selection(methods=(variant.method,), strategies=("situation",), storage=storage))
+    names = {row: variant.label for row in run.rows if row != BACKBONE}
+    names[BACKBONE] = f"{variant.label}, {BACKBONE}" if kind == "fusion" else BACKBONE
+    run.rows = {row: scores_of for row, scores_of in run.rows.items() if names[row] not in rows}
+    return {names[row]: columns for row, columns in run.main_table()[1].items()}
+
+
+def validated(folder, variant):
+    """{row: {"validation": mean accuracy over the cases of a trained variant, each at its best epoch}}"""
+    cases = METHODS[variant.method].model_names(variant.method)
+    costs = [cost for cost in load_run(folder).costs[variant.method] if cost.stage in cases]
+    return {variant.label: {"validation": statistics.fmean(cost.validation for cost in costs)}}
+
+
+def picture(kind, variants, found, name):
     """Lines over what is varied where that is a number, else bars. found: a seed's {row: {column: number}} each"""
+    title, columns = f"Test accuracy by {kind}, {name}", tables.those_there(tables.ACCURACY, found[0])
+
+    def line(chosen, column, x=lambda variant: variant.x):
+        """{method: [(x, values, a number a seed)]}"""
+        series = {}
+        for variant in chosen:
+            series.setdefault(variant.method, []).append((x(variant), [rows[variant.label][column] for rows in found]))
+        return series
+
     if kind == "budget":
-        panels = {"without head": {}, "with head": {}}
-        for variant in variants:
-            panel = panels["with head" if variant.changes[HEAD_OF[variant.method]] else "without head"]
-            panel.setdefault(variant.method, []).append((found[0][variant.label]["learns"],
-                                                         [rows[variant.label]["average"] for rows in found]))
+        panels = {f"{word} head": line([variant for variant in variants if variant.changes[HEAD_OF[variant.method]] == tuned],
+                                       "average", lambda variant: found[0][variant.label]["learns"])
+                  for word, tuned in (("without", False), ("with", True))}
         return charts.lines([panels], title, "numbers that learn for a situation", logarithmic=True)
+    if kind == VALIDATED:
+        panels = {f"{share:.0%} of the training data": line(
+            [variant for variant in variants if variant.changes["train.fraction"] == share], "validation")
+            for share in (FEW, 1.0)}
+        return charts.lines([panels], f"Validation accuracy by {kind}, {name}", kind, logarithmic=True)
+    if kind == "fraction":
+        of_all_steps, backbone = [variant for variant in variants if variant.x], [rows[BACKBONE] for rows in found]
+        panels = {column: {BACKBONE: [(share, [own[column] for own in backbone]) for share in SHARES],
+                           **line(of_all_steps, column)} for column in ("average", columns[-2])}
+        return charts.lines([panels], title, "share of the training data, in as many steps", logarithmic=True)
     if variants[0].x is None:
-        return charts.bars(found, tables.those_there(tables.ACCURACY, found[0]), title)
+        return charts.bars(found, columns, title)
     series = {column: [(variant.x, [rows[variant.label][column] for rows in found]) for variant in variants]
-              for column in tables.those_there(tables.ACCURACY, found[0])}
+              for column in columns}
     return charts.lines([{"": series}], title, kind, logarithmic=kind != "depth")

@@ -11,6 +11,7 @@ COLOURS = ("#9aa0a6", "#1a73e8", "#f29900", "#188038", "#a142f4", "#d93025", "#1
 LEFT, TOP, HEIGHT, LEGEND_WIDTH = 64, 44, 300, 220
 PANEL, BESIDE, BELOW = 330, 50, 76           # width of a panel of lines, and the room to the next ones
 DOTS = 30                                    # points of a line up to which each is marked
+SHADE = "24"                                 # how far a spread covers what is behind it, of ff
 
 
 def as_png(picture):
@@ -53,7 +54,7 @@ class Scale:
 def canvas(title, width, rows, height=HEIGHT + 60):
     """A picture with its title, and the legend of `rows` at the right. returns picture, ImageDraw"""
     picture = Image.new("RGB", (width + LEGEND_WIDTH, max(TOP + height, TOP + 22 * len(rows) + 20)), "white")
-    draw = ImageDraw.Draw(picture)
+    draw = ImageDraw.Draw(picture, "RGBA")                 # colours can be see-through
     draw.text((LEFT, 10), title, INK, font(18))
     for i, row in enumerate(rows):
         draw.rectangle((width, TOP + 22 * i, width + 14, TOP + 22 * i + 14), COLOURS[i % len(COLOURS)])
@@ -83,7 +84,7 @@ def bars(tables, columns, title):
 
 
 def lines(rows, title, x_label, logarithmic=False, losses=()):
-    """Rows of panels, PNG bytes. In a panel are lines over x, with the spread over seeds as bars; a row shares its x axis.
+    """Rows of panels, PNG bytes. In a panel are lines over x, with the spread over seeds shaded; a row shares its x axis.
 
     rows    list of {panel's name: {series: [(x, values, a number a seed)]}}
     losses  names of panels whose values are no shares
@@ -128,9 +129,13 @@ def horizontal(xs, logarithmic):
 def draw_line(draw, points, scale, colour):
     """points: list of (pixels from the left, values, a number a seed)"""
     path = [(x, scale.y(statistics.fmean(values))) for x, values in points]
-    draw.line(path, colour, width=3)
-    for (x, y), (_, values) in zip(path, points):
-        if len(path) <= DOTS:
-            draw.ellipse((x - 4, y - 4, x + 4, y + 4), colour)
-        reach = spread(values) * HEIGHT / (scale.high - scale.low)
-        draw.line((x, y - reach, x, y + reach), colour)
+    reaches = [spread(values) * HEIGHT / (scale.high - scale.low) for _, values in points]
+    above = [(x, y - reach) for (x, y), reach in zip(path, reaches)]
+    below = [(x, y + reach) for (x, y), reach in zip(path, reaches)]
+    if len(path) > 1:
+        draw.polygon(above + below[::-1], colour + SHADE)
+        draw.line(path, colour, width=3)
+    else:
+        draw.line(above + below, colour)
+    for x, y in path if len(path) <= DOTS else ():
+        draw.ellipse((x - 4, y - 4, x + 4, y + 4), colour)

@@ -53,7 +53,7 @@ class Kept:
     """Where models on Late get their samples from, as others get them from the Task: the tokens behind the first blocks,
     computed when they are first asked for and then read from RUN/unfinished.
 
-    A training sample has `train.views` copies, damaged as in as many epochs, and the epochs cycle through them.
+    A training sample has `train.views` copies, damaged as in as many passes, and the passes cycle through them.
     """
 
     def __init__(self, task, backbone, first, dtype="<f2"):
@@ -117,13 +117,13 @@ class KeptSamples(Samples):
         super().__init__(source.task, situations, fraction)
         damaged, views = Samples(source.task, situations, fraction), range(1, self.task.config.train.views + 1)
         name = f"train-{'-'.join(situation.label for situation in situations)}"
-        self.source, self.kept = source, source.tokens(name, len(views) * len(self), lambda: (
-            batch for view in views for batch in damaged.batches(BATCH_SIZE, view)))
+        self.source, self.kept = source, source.tokens(name, len(views) * len(self.indices), lambda: (
+            damaged.batch(rows, torch.full_like(rows, view)) for view in views for rows in self.indices.split(BATCH_SIZE)))
 
-    def batch(self, indices, epoch):
-        """As Samples.batch, of the copy whose turn it is in this epoch"""
-        view, data = (epoch - 1) % self.task.config.train.views, self.task.data
-        rows = view * len(self) + torch.searchsorted(self.indices, indices)
+    def batch(self, indices, passes):
+        """As Samples.batch, of the copies whose turn it is in these passes"""
+        views, data = (passes - 1) % self.task.config.train.views, self.task.data
+        rows = views * len(self.indices) + torch.searchsorted(self.indices, indices)
         audio, image, situations = self.source.read(self.kept, rows)
         return Sample(audio, image, situations, data.labels[indices].to(situations.device), [data.rows[i].id for i in indices])
 

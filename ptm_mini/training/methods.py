@@ -59,7 +59,7 @@ def stages_of(method):
 def reads(method, key):
     """Whether what BACKBONE or a member of METHODS learns depends on a setting, named by its dotted key."""
     group, _, rest = key.partition(".")
-    if group == "damage" or key == "train.fraction":
+    if group == "damage" or key in ("train.fraction", "train.full_length"):
         return method != BACKBONE
     if key == "train.loaded_rate":
         return method == BACKBONE

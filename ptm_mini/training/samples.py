@@ -44,35 +44,45 @@ class Task(NamedTuple):
 
 
 class Samples:
-    """Training samples of a Task: a share of each class of those that can be in one of these situations."""
+    """Training samples of a Task: a share of each class of those that can be in one of these situations.
+
+    They come round in passes, each in an order and with damage of its own. An epoch is a pass; with train.full_length it has
+    as many samples as without the fraction, so that it takes several passes, and ends within one.
+    """
 
     def __init__(self, task, situations, fraction):
         self.task, self.situations, self.threads = task, situations, threads_beside(task.device)
         able = task.data.indices("train", Situation(reduce(or_, situations)))
         self.indices = fraction_of(able, task.data.labels, fraction, task.config.train.seed)       # [n] long
+        self.length = len(able if task.config.train.full_length else self.indices)
 
     def __len__(self):
-        return len(self.indices)
+        """How many samples an epoch has"""
+        return self.length
 
     def batches(self, size, epoch, name=None, skip=0):
         """Yield the epoch's batches behind the first `skip`, Samples of B; in the name's order, without one in the set's"""
-        indices = self.indices
-        if name is not None:
-            generator = seeded_generator(self.task.config.train.seed, epoch, name)
-            indices = indices[torch.from_numpy(generator.permutation(len(indices)))]
-        yield from worked_ahead(lambda some: self.batch(some, epoch), indices.split(size)[skip:], self.threads)
+        n, first, rows = len(self.indices), (epoch - 1) * len(self), []
+        passes = torch.arange(first, first + len(self)) // n + 1                                   # of each sample
+        for number in passes.unique().tolist():
+            order = np.arange(n) if name is None else seeded_generator(self.task.config.train.seed, number, name).permutation(n)
+            rows.append(self.indices[torch.from_numpy(order)])
+        rows = torch.cat(rows)[first % n:][:len(self)]
+        turns = list(zip(rows.split(size), passes.split(size)))
+        yield from worked_ahead(lambda turn: self.batch(*turn), turns[skip:], self.threads)
 
-    def batch(self, indices, epoch):
-        """These samples on the device, [B] long -> Sample of B"""
-        *tensors, ids = stack((self.sample(index, epoch) for index in indices.tolist()), len(indices))
+    def batch(self, indices, passes):
+        """These samples as they come in these passes, both [B] long -> Sample of B, on the device"""
+        *tensors, ids = stack(map(self.sample, indices.tolist(), passes.tolist()), len(indices))
         return Sample(*(x.to(self.task.device) for x in tensors), ids)
 
-    def sample(self, index, epoch):
-        """Sample of the row `index`, moved a little and put into one of the situations, drawn anew each epoch."""
+    def sample(self, index, number):
+        """Sample of the row `index`, moved a little and put into one of the situations, drawn anew for each pass, by its
+        number."""
         data, normalisation, train = self.task.data, self.task.normalisation, self.task.config.train
-        sample = moved(data.sample(index, normalisation), train, epoch)
-        drawn = seeded_generator(train.seed, epoch, SITUATION.format(sample.id)).integers(len(self.situations))
-        return damage_sample(sample, self.situations[drawn], self.task.config.damage, train.seed, epoch)
+        sample = moved(data.sample(index, normalisation), train, number)
+        drawn = seeded_generator(train.seed, number, SITUATION.format(sample.id)).integers(len(self.situations))
+        return damage_sample(sample, self.situations[drawn], self.task.config.damage, train.seed, number)
 
 
 def fraction_of(indices, labels, share, seed):

@@ -84,12 +84,12 @@ def ahead(situations, name):
     samples = Samples(task, situations, 1.0)
     pieces = samples.indices.split(BATCH)
     start = time.process_time()
-    samples.batch(pieces[0], 1)
+    samples.batch(pieces[0], torch.ones_like(pieces[0]))
     one = time.process_time() - start
     ratios = []
     for epoch in range(1, 4):
         start = time.monotonic()
-        for _ in worked_ahead(lambda some: samples.batch(some, epoch), pieces, threads=2):
+        for _ in worked_ahead(lambda some: samples.batch(some, torch.full_like(some, epoch)), pieces, threads=2):
             time.sleep(STEP)
         ratios.append((time.monotonic() - start) / (STEP * len(pieces)))
     print(f"batches ahead, {name}: an epoch takes {statistics.median(ratios):.2f}x its waits; a batch takes {1000 * one:.0f} "

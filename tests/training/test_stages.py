@@ -45,8 +45,11 @@ def test_augmentation_moves_but_loses_nothing(tiny_set, small):
 def test_batches_are_the_same_however_far_ahead_they_are_made(toy_set, small):
     """Each is what its samples give one by one: neither threads nor neighbours matter."""
     samples = Samples(make_task(toy_set, small), EVERY, 0.3)
-    ahead = worked_ahead(lambda some: samples.batch(some, 2), samples.indices.split(16), threads=3)
-    for mine, theirs in zip(ahead, (samples.batch(some, 2) for some in samples.indices.split(16)), strict=True):
+    def batch(some):
+        return samples.batch(some, torch.full_like(some, 2))
+
+    ahead = worked_ahead(batch, samples.indices.split(16), threads=3)
+    for mine, theirs in zip(ahead, map(batch, samples.indices.split(16)), strict=True):
         assert all(torch.equal(a, b) for a, b in zip(mine[:4], theirs[:4])) and mine.id == theirs.id
     seen = []
     for batch in samples.batches(16, 2, "name"):
@@ -58,6 +61,25 @@ def test_batches_are_the_same_however_far_ahead_they_are_made(toy_set, small):
     assert len(seen) == len(set(seen)) == len(samples) == 40
     assert seen != [name for batch in samples.batches(16, 3, "name") for name in batch.id]
     assert sorted(seen) == sorted(name for batch in samples.batches(16, 3) for name in batch.id)
+
+
+def test_a_fraction_comes_round_until_an_epoch_is_as_long_as_without(toy_set, small):
+    """Epochs of full length, laid end to end, are the passes of short ones laid end to end."""
+    task = make_task(toy_set, small)
+    whole, short = Samples(task, EVERY, 1.0), Samples(task, EVERY, 0.3)
+    long = Samples(task._replace(config=with_settings(small, {"train.full_length": True})), EVERY, 0.3)
+    assert len(long) == len(whole) > 3 * len(short) and len(whole) % len(short)
+    for name in ("name", None):
+        expected = [batch for number in range(1, 8) for batch in short.batches(1, number, name)]
+        found = [batch for epoch in (1, 2) for batch in long.batches(7, epoch, name)]
+        assert [name for batch in found for name in batch.id] == [batch.id[0] for batch in expected][:2 * len(whole)]
+        assert torch.equal(torch.cat([batch.audio for batch in found]),
+                           torch.cat([batch.audio for batch in expected])[:2 * len(whole)])
+        skipped = list(long.batches(7, 2, name, skip=3))
+        assert torch.equal(skipped[0].image, list(long.batches(7, 2, name))[3].image)
+    same = Samples(task._replace(config=with_settings(small, {"train.full_length": True})), EVERY, 1.0)
+    for mine, theirs in zip(same.batches(16, 2, "name"), whole.batches(16, 2, "name"), strict=True):
+        assert mine.id == theirs.id and torch.equal(mine.audio, theirs.audio)
 
 
 def test_samples_that_lack_something_train_where_they_can(tiny_set, small):
