@@ -12,7 +12,7 @@ from ptm_mini.runs.folder import load_run
 from ptm_mini.settings import get, with_settings
 from ptm_mini.training.methods import BACKBONE, METHODS
 
-LENGTHS, RANKS = (1, 2, 4, 8, 16, 32), (1, 3, 5)
+LENGTHS, RANKS, VIEWS = (1, 2, 4, 8, 16, 32), (1, 3, 5), (0, 1, 2, 4)
 SHARES, FEW, PAPER = (0.03, 0.1, 0.3, 1.0), 0.1, (0.3, 5)          # of the training data; the paper's, and its epochs
 RATES_FOR_FEW = {}                        # learning rates, where a share up to FEW was found to need another one: {method: rate}
 LEARNERS = tuple(method for method in METHODS if method != "full_per_situation")        # for which full_mixed stands
@@ -70,6 +70,13 @@ def learning_rate(config):
     return found
 
 
+def views(config):
+    """what can start from kept tokens, head and attention-level prompts, with so many damaged copies of each sample; 0: without"""
+    attention = {"prompts.input_depth": 0, "prompts.joint": False}
+    return [Variant(f"{place}, {n} views", None, method, {**changes, "train.views": n})
+            for place, method, changes in (("head", "head", {}), ("attention", "prompt", attention)) for n in VIEWS]
+
+
 def share_of_data(share):
     """Settings for a share of the training data in as many steps as with all of it"""
     return {"train.fraction": share, "train.full_length": share < 1}
@@ -101,7 +108,8 @@ def count(config, method, size):
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-ABLATIONS = {function.__name__: function for function in (level, length, depth, fusion, fraction, learning_rate, budget)}
+ABLATIONS = {function.__name__: function for function in (level, length, depth, fusion, budget, fraction, learning_rate,
+                                                        views)}
 
 
 def ablate(out, folders, kind, device, storage):
@@ -113,7 +121,7 @@ def ablate(out, folders, kind, device, storage):
             trained = train_variant(folder, variant, device, storage)
             rows |= validated(trained, variant) if kind == VALIDATED else tested(trained, variant, kind, rows, device, storage)
         found.append(rows)
-    columns = ("validation",) if kind == VALIDATED else (*tables.ACCURACY, "learns")
+    columns = ("validation",) if kind == VALIDATED else (*tables.ACCURACY, "learns", "s/epoch", "step MB")
     print(tables.table(kind, found, columns))
     if len(found) > 1 and kind != VALIDATED:
         print("\n" + tables.comparison(found, tables.best_row(found)))
@@ -123,7 +131,8 @@ def ablate(out, folders, kind, device, storage):
 
 def tested(folder, variant, kind, rows, device, storage):
     """{row: {column: number}} of a trained variant, and of its backbone where `rows` has none that is the same"""
-    run = OpenRun(folder, device, Selection(methods=(variant.method,), strategies=("situation",), storage=storage))
+    told = METHODS[variant.method].strategies[:1]                      # "situation", or none where one model serves all
+    run = OpenRun(folder, device, Selection(methods=(variant.method,), strategies=told, storage=storage))
     names = {row: variant.label for row in run.rows if row != BACKBONE}
     names[BACKBONE] = f"{variant.label}, {BACKBONE}" if kind == "fusion" else BACKBONE
     run.rows = {row: scores_of for row, scores_of in run.rows.items() if names[row] not in rows}

@@ -1,4 +1,5 @@
-"""Ablations of a run that was broken off, that got more methods, or on which two processes work."""
+"""Ablations: what they compare, and of a run that was broken off, that got more methods, or on which two processes work."""
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,11 @@ from conftest import SMALL, refusal
 
 import eval as eval_script
 import train as train_script
+from ptm_mini.config import PRESETS
+from ptm_mini.report import ablations
+from ptm_mini.runs.folder import load_run
+from ptm_mini.settings import with_settings
+from ptm_mini.training.methods import BACKBONE, reads
 
 ROOT = Path(__file__).parent.parent.parent
 SETTINGS = [part for assignment in SMALL for part in ("--set", assignment)]
@@ -28,7 +34,8 @@ def files_in(folder):
 @pytest.fixture
 def run(toy_set, tmp_path):
     """The folder of a run with nothing but a backbone"""
-    train(tmp_path / "run", "--data", str(toy_set), "--method", "backbone")
+    short = [part for stage in ("head", "full_mixed") for part in ("--set", f"train.{stage}.epochs=1")]
+    train(tmp_path / "run", "--data", str(toy_set), "--method", "backbone", *short)
     return tmp_path / "run"
 
 
@@ -60,6 +67,53 @@ def test_a_variant_that_was_broken_off_is_trained_anew(run, caplog):
     ablate(run)
     assert caplog.text.count("training ") == 2 and len(list(run.glob("variants/*/config.json"))) == 2
     assert not list((run / "variants").glob(".*"))
+
+
+def test_every_method_is_compared_at_every_share_in_as_many_steps(run, monkeypatch, capsys):
+    monkeypatch.setattr(ablations, "LEARNERS", ("head", "full_mixed"))
+    monkeypatch.setattr(ablations, "SHARES", (0.1, 1.0))
+    monkeypatch.setattr(ablations, "RATES_FOR_FEW", {"head": 0.007})
+    train(run, "--method", "full_mixed", "--set", "train.full_mixed.epochs=2", "--set", "train.head.epochs=1")
+    ablate(run, "fraction")                                                # full_mixed is a row as it stands
+    [rows] = json.loads((run / "ablate-fraction.json").read_text())
+    assert list(rows) == [BACKBONE, "head, 10%", "head, 100%", "head, 30%, 5 epochs", "full_mixed, 10%", "full_mixed, 100%",
+                          "full_mixed, 30%, 5 epochs"]
+    assert rows["full_mixed, 100%"]["average"] == json.loads((run / "results.json").read_text())["average"]["full_mixed"]
+    kept = {path.name: load_run(path).config.train for path in (run / "variants").iterdir()}
+    few, paper = "train.fraction=0.1,train.full_length=True", "train.fraction=0.3,train."
+    assert kept.keys() == {f"head,{few},train.head.learning_rate=0.007", "head", f"head,{paper}head.epochs=5",
+                           f"full_mixed,{few}", f"full_mixed,{paper}full_mixed.epochs=5"}
+    assert kept["full_mixed,train.fraction=0.1,train.full_length=True"].full_mixed.epochs == 2
+    assert (run / "ablate-fraction.png").exists() and "| full_mixed, 30%, 5 epochs |" in capsys.readouterr().out
+
+
+def test_learning_rates_are_compared_on_the_validation_split_alone(run, monkeypatch):
+    monkeypatch.setattr(ablations, "LEARNERS", ("full_mixed",))
+    monkeypatch.setattr(ablations, "OpenRun", None)                         # which looks at the test split
+    ablate(run, "learning_rate")
+    [rows] = json.loads((run / "ablate-learning_rate.json").read_text())
+    assert list(rows) == [f"full_mixed, {share}, {rate}" for share in ("10%", "100%") for rate in ("0.0003", "0.001", "0.003")]
+    assert all(columns.keys() == {"validation"} and 0 <= columns["validation"] <= 1 for columns in rows.values())
+    cost = load_run(run / "variants" / "full_mixed,train.full_mixed.learning_rate=0.003").costs["full_mixed"][0]
+    assert rows["full_mixed, 100%, 0.003"]["validation"] == cost.validation
+    assert (run / "ablate-learning_rate.png").exists()
+
+
+def test_views_are_of_what_can_start_from_kept_tokens(run, monkeypatch):
+    monkeypatch.setattr(ablations, "VIEWS", (0, 1))
+    ablate(run, "views")
+    [rows] = json.loads((run / "ablate-views.json").read_text())
+    assert rows.keys() == {BACKBONE, "head, 0 views", "head, 1 views", "attention, 0 views", "attention, 1 views"}
+    assert (run / "ablate-views.png").exists() and not list(run.rglob("kept-*"))
+
+
+def test_a_variant_reads_what_it_varies():
+    """Else two rows of a table would be the same."""
+    for kind, function in ablations.ABLATIONS.items():
+        for variant in function(PRESETS["tiny"]):
+            for key in variant.changes:
+                assert reads(variant.method, key), f"{kind}: {variant.label}: {key}"
+            with_settings(PRESETS["tiny"], variant.changes)
 
 
 @pytest.mark.slow
