@@ -9,7 +9,7 @@ from ptm_mini.config import FUSION_KINDS
 from ptm_mini.errors import InputError
 from ptm_mini.files import locked
 from ptm_mini.method.backbone import Backbone
-from ptm_mini.report import charts, tables
+from ptm_mini.report import charts, paired, tables
 from ptm_mini.report.results import OpenRun, Selection, write
 from ptm_mini.runs.folder import load_run, new_variant, open_set
 from ptm_mini.runs.models import train_and_save
@@ -122,23 +122,31 @@ def refuse_other_settings(target, there, config, methods):
                              f"it now: remove that folder")
 
 
-def ablate(out, folders, kind, device, storage):
-    """Train what is missing, print the table of an ablation and draw it."""
-    found, variants = [], ABLATIONS[kind](load_run(folders[0]).config)
+def ablate(out, folders, kind, device, storage, draws=1):
+    """Train what is missing, print the table of an ablation and draw it. draws: as Selection has them"""
+    found, scores, views, variants = [], [], [], ABLATIONS[kind](load_run(folders[0]).config)
     for folder in folders:
-        rows = {}
+        rows, measured = {}, {}
         for variant in variants:
             run = OpenRun(train_variant(folder, variant, device, storage), device,
-                          Selection(strategies=("situation",), storage=storage))
-            for row, columns in run.main_table()[1].items():
+                          Selection(strategies=("situation",), storage=storage, draws=draws))
+            own, main = run.main_table()
+            for row, columns in main.items():
                 if row != BACKBONE or kind == "fusion":
-                    rows[f"{variant.label}, backbone" if row == BACKBONE else variant.label] = columns
+                    label = f"{variant.label}, backbone" if row == BACKBONE else variant.label
+                    rows[label] = columns
+                    for situation in own:
+                        measured.setdefault(situation, {})[label] = own[situation][row]
         found.append(rows)
+        scores.append(measured)
+        views.append(run.view)
     print(tables.table(kind, found, (*tables.ACCURACY, "learns")))
-    if len(found) > 1:
-        print("\n" + tables.comparison(found, tables.best_row(found)))
-    write(out / f"ablate-{kind}.json", tables.as_json(found))
-    write(out / f"ablate-{kind}.png", picture(kind, variants, found, f"Test accuracy by {kind}, {out.resolve().name}"))
+    best, name = tables.best_row(found), f"ablate-{kind}{run.suffix}"
+    compared = paired.differences(scores, best, paired.same_samples(views))
+    if len(found) > 1 and compared:
+        print("\n" + paired.comparison(compared, best))
+    write(out / f"{name}.json", tables.as_json(found))
+    write(out / f"{name}.png", picture(kind, variants, found, f"Test accuracy by {kind}, {out.resolve().name}"))
 
 
 def picture(kind, variants, found, title):
