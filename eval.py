@@ -2,7 +2,7 @@
 
 python eval.py runs/toy-1                      the numbers that train.py printed
 python eval.py runs/toy-1 --damage paper       another severity; its files are named results-paper.json and so on
-python eval.py runs/toy-1 --draws 8            each test sample under eight draws of its damage, for finer figures
+python eval.py runs/toy-1 --draws 4            each test sample under four draws of its damage, for finer figures
 python eval.py runs/toy-1 --strategy routed    what needs no situation label
 python eval.py runs/toy-1 --stress             other severities, and each kind of damage alone
 python eval.py runs/toy-1 --attention          where the fusion block looks, drawn, and how much at the prompts

@@ -43,7 +43,8 @@ class View(NamedTuple):
 
     def sample(self, index, situation, draw=0):
         """Sample of the row `index`, put into a situation by this draw of its damage"""
-        sample, epoch = self.data.sample(index, self.normalisation), FURTHER_DRAWS + draw if draw else EVALUATION_EPOCH
+        sample = self.data.sample(index, self.normalisation)
+        epoch = FURTHER_DRAWS + draw if draw else EVALUATION_EPOCH
         return damage_sample(sample, situation, self.config.damage, self.config.train.seed, epoch, self.kinds)
 
     def situations(self):

@@ -93,7 +93,8 @@ Average minus that of 'prompt situation'; its standard error is over the test sa
 |------------|-----------:|---------------:|------------------------:|
 | backbone   |     -0.050 |          0.025 |                      no |
 | full_mixed |     +0.050 |          0.025 |                     yes |"""
-    seeds = {"backbone": paired.Difference([-0.15, -0.25, -0.35], 0.15), "lora situation": paired.Difference([0.6, -0.1, 0.1], 0.05)}
+    seeds = {"backbone": paired.Difference([-0.15, -0.25, -0.35], 0.15),
+             "lora situation": paired.Difference([0.6, -0.1, 0.1], 0.05)}
     assert paired.comparison(seeds, "prompt situation") == """\
 Average minus that of 'prompt situation', seed by seed, with the standard deviation over the seeds, its spread; \
 its standard error is over the test samples, each compared with itself:
@@ -104,7 +105,8 @@ its standard error is over the test samples, each compared with itself:
 | lora situation | +0.200±0.361 |                     no |          0.050 |                     yes |"""
     unknown = {row: difference._replace(standard_error=None) for row, difference in seeds.items()}
     assert paired.comparison(unknown, "prompt situation").splitlines()[2::2] == [
-        "|                |   difference | larger than the spread |", "| backbone       | -0.250±0.100 |                    yes |"]
+        "|                |   difference | larger than the spread |",
+        "| backbone       | -0.250±0.100 |                    yes |"]
 
 
 def test_figures_are_numbers_of_one_run_and_lists_of_several():
