@@ -1,4 +1,5 @@
 """Ablations of a run that was broken off, that got more methods, or on which two processes work."""
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -17,8 +18,8 @@ def train(run, *arguments):
     train_script.main([*SETTINGS, "--out", str(run), *arguments, "--device", "cpu"])
 
 
-def ablate(run, kind="depth"):
-    eval_script.main([str(run), "--ablate", kind, "--device", "cpu"])
+def ablate(run, *arguments):
+    eval_script.main([str(run), "--ablate", "depth", "--device", "cpu", *arguments])
 
 
 def files_in(folder):
@@ -38,8 +39,10 @@ def test_a_run_that_got_another_method_keeps_its_ablations(run, caplog):
     train(run, "--method", "lora", "--set", "lora.rank=2", "--epochs", "1")
     caplog.set_level("INFO")
     caplog.clear()
-    ablate(run)
+    ablate(run, "--draws", "2")
     assert "training " not in caplog.text and files_in(run / "variants") == before
+    one, two = (json.loads((run / f"ablate-depth{suffix}.json").read_text())[0] for suffix in ("", "-draws-2"))
+    assert all(one[row]["complete"] == two[row]["complete"] for row in one) and (run / "ablate-depth-draws-2.png").exists()
 
 
 def test_a_variant_of_other_settings_is_refused_by_name(run):
