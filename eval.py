@@ -2,6 +2,7 @@
 
 python eval.py runs/toy-1                      the numbers that train.py printed
 python eval.py runs/toy-1 --damage paper       another severity; its files are named results-paper.json and so on
+python eval.py runs/toy-1 --draws 4            each test sample under four draws of its damage, for finer figures
 python eval.py runs/toy-1 --strategy routed    what needs no situation label
 python eval.py runs/toy-1 --stress             other severities, and each kind of damage alone
 python eval.py runs/toy-1 --attention          where the fusion block looks, drawn, and how much at the prompts
@@ -23,12 +24,13 @@ from ptm_mini import config
 from ptm_mini.data import storage
 from ptm_mini.errors import InputError, Parser, listing, whole_number
 from ptm_mini.method.router import STRATEGIES
-from ptm_mini.report.ablations import ABLATIONS, ablate
+from ptm_mini.report.ablations import ablate
 from ptm_mini.report.answers import ask, ask_many
 from ptm_mini.report.attention import attention
 from ptm_mini.report.curves import curves
 from ptm_mini.report.results import Selection, evaluate_runs, runs_in
 from ptm_mini.report.stress import stress
+from ptm_mini.report.variants import ABLATIONS
 from ptm_mini.runs.claim import how_to_go_on, is_unfinished
 from ptm_mini.runs.models import export
 from ptm_mini.training import methods
@@ -50,6 +52,8 @@ def parse_arguments(argv):
     parser.add_argument("--damage", choices=config.DAMAGES, help="severity; default: the run's own")
     parser.add_argument("--windows", type=whole_number(1, 1000), metavar="N",
                         help="answer long clips by the mean over N windows, evenly spread; default: the beginning alone")
+    parser.add_argument("--draws", type=whole_number(1, 1000), metavar="N",
+                        help="look at each test sample under N draws of its damage; default: one")
     other = parser.add_mutually_exclusive_group()
     other.add_argument("--stress", action="store_true", help="sweep severities, and each kind of damage alone, instead")
     other.add_argument("--attention", action="store_true",
@@ -79,9 +83,9 @@ def parse_arguments(argv):
 # What is done in place of an evaluation, by the flag that asks for it, and the flags that go with that.
 OF_SET = ("features", "clean_features")
 GO_WITH = {"pairs": ("out", "windows"), "audio": ("image", "json", "picture", "windows"), "image": ("json", "picture"),
-           "export_cav_mae": (), "curves": (), "ablate": OF_SET, "attention": ("data", "damage", *OF_SET),
+           "export_cav_mae": (), "curves": (), "ablate": ("draws", *OF_SET), "attention": ("data", "damage", *OF_SET),
            "stress": ("method", "strategy", *OF_SET),
-           None: ("data", "damage", "method", "strategy", "windows", *OF_SET)}
+           None: ("data", "damage", "method", "strategy", "windows", "draws", *OF_SET)}
 
 
 def check_flags(options):
@@ -104,7 +108,7 @@ def check_flags(options):
 def main(argv=None):
     options = parse_arguments(argv)
     check_flags(options)
-    device, windows = pick_device(options.device), 1 if options.windows is None else options.windows
+    device, windows, draws = pick_device(options.device), options.windows or 1, options.draws or 1
     if options.json:                                     # standard output is for the object alone
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
     if options.pairs:
@@ -119,13 +123,13 @@ def main(argv=None):
     folders = runs_in(options.run)
     if options.export_cav_mae and folders != [options.run]:
         raise InputError(f"{options.run}: holds the runs of several seeds; name one of them to export")
-    selection = Selection(options.data, options.damage, options.method, options.strategy, options.storage, windows)
+    selection = Selection(options.data, options.damage, options.method, options.strategy, options.storage, windows, draws)
     if options.curves:
         curves(options.run, folders)
     elif options.export_cav_mae:
         export(options.run, options.export_cav_mae)
     elif options.ablate:
-        ablate(options.run, folders, options.ablate, device, selection.storage)
+        ablate(options.run, folders, options.ablate, device, selection.storage, draws)
     elif options.stress:
         stress(options.run, folders, device, selection)
     elif options.attention:

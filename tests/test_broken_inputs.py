@@ -230,6 +230,8 @@ CASES = [
     ("eval", "run --data sets/classes-other", "its classes differ from the run's"),
     ("eval", "run --stress --attention", "--attention: not allowed with"),
     ("eval", "run --windows 0", "--windows: expected a whole number, 1 to 1000"),
+    ("eval", "run --draws 1001", "--draws: expected a whole number, 1 to 1000"),
+    ("eval", "run --stress --draws 2", "--draws: does not go with --stress; leave it out"),
     ("eval", "run --ablate lenght", "--ablate lenght: no such choice; did you mean length?"),
     ("eval", "run --export-cav-mae file", "file: is there already"),
     ("eval", "runs/log-text --curves", "log.jsonl: is not the log"),

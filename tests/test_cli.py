@@ -19,7 +19,7 @@ from data_prep import toy
 from ptm_mini.config import PRESETS, Situation
 from ptm_mini.data.manifest import read_set, write_set
 from ptm_mini.errors import run as run_command
-from ptm_mini.report import ablations
+from ptm_mini.report import variants
 from ptm_mini.runs.folder import load_run
 from ptm_mini.settings import keys
 
@@ -107,10 +107,13 @@ def test_several_seeds_with_every_method(seeds_folder, capsys):
     eval_script.main([str(seeds_folder), "--device", "cpu"])
     printed = capsys.readouterr().out
     assert "full_per_situation routed" in printed and "full_mixed" in printed and "larger than the spread" in printed
-    figures = json.loads((seeds_folder / "results.json").read_text())["main"]
+    written = json.loads((seeds_folder / "results.json").read_text())
+    figures, differences = written["main"], written["differences"]
     seeds = [json.loads((seeds_folder / f"seed-{n}" / "results.json").read_text()) for n in (0, 1)]
     for row in ("backbone", "prompt routed", "lora situation", "adapter situation", "head situation", "full_mixed"):
         assert figures[row]["average"] == [seed["average"][row] for seed in seeds]
+        assert differences[row]["difference"] == [seed["differences"][row]["difference"] for seed in seeds]
+        assert differences[row]["standard_error"] <= max(seed["differences"][row]["standard_error"] for seed in seeds)
     mean, spread = statistics.fmean(figures["full_mixed"]["average"]), statistics.stdev(figures["full_mixed"]["average"])
     line = next(line for line in printed.splitlines() if line.startswith("| full_mixed"))
     assert f"{mean:.3f}±{spread:.3f}" in line
@@ -207,7 +210,7 @@ def test_an_ablation_trains_what_is_missing_and_resumes(seeds_folder, capsys, ca
 
 @pytest.mark.parametrize("kind", ["fusion", "budget"])
 def test_ablations_with_other_backbones_and_methods(seeds_folder, monkeypatch, kind):
-    monkeypatch.setattr(ablations, "RANKS", (2,))
+    monkeypatch.setattr(variants, "RANKS", (2,))
     run = seeds_folder / "seed-0"
     eval_script.main([str(run), "--ablate", kind, "--device", "cpu"])
     rows = json.loads((run / f"ablate-{kind}.json").read_text())[0]
@@ -251,6 +254,24 @@ def test_windows_of_long_clips_are_evaluated_together(run_folder, capsys):
     assert (run_folder / "results.json").read_bytes() == before and first != both
     line, status = refused(lambda: eval_script.main([str(run_folder), "--windows", "0"]), capsys)
     assert "--windows: expected a whole number, 1 to 1000" in line and status == 2
+
+
+def test_several_draws_of_the_damage_and_the_differences_between_rows(run_folder, capsys):
+    eval_script.main([str(run_folder), "--draws", "2", "--device", "cpu"])
+    printed = capsys.readouterr().out.split("Average minus that of 'prompt situation'; ")[1].splitlines()
+    one, two = (json.loads((run_folder / name).read_text()) for name in ("results.json", "results-draws-2.json"))
+    assert (run_folder / "results-draws-2.png").exists() and (run_folder / "gallery-draws-2.png").exists()
+    assert [one.pop("draws"), two.pop("draws")] == [1, 2] and one.keys() == two.keys()
+    assert two["scores"]["complete"] == one["scores"]["complete"] and two["scores"]["noisy_both"] != one["scores"]["noisy_both"]
+    for results in (one, two):
+        assert all(score["samples"] == 40 for rows in results["scores"].values() for score in rows.values())
+        assert results["differences"].keys() == results["average"].keys() - {"prompt situation"}
+        for row, found in results["differences"].items():
+            assert found["difference"] == pytest.approx(results["average"][row] - results["average"]["prompt situation"])
+            assert 0 <= found["standard_error"] < 0.1
+    for row, found in two["differences"].items():
+        line = next(line for line in printed if line.startswith(f"| {row} "))
+        assert [cell.strip() for cell in line.split("|")[2:4]] == [f"{found['difference']:+.3f}", f"{found['standard_error']:.3f}"]
 
 
 def test_training_learns(toy_set, tmp_path):

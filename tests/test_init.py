@@ -11,7 +11,7 @@ from test_cli import refused
 import eval as eval_script
 import train as train_script
 from ptm_mini.data.prepared import Normalisation
-from ptm_mini.report import ablations
+from ptm_mini.report import variants
 from ptm_mini.runs.folder import load_run
 from ptm_mini.runs.sealed import sha256_of
 from ptm_mini.runs.models import load_backbone
@@ -56,7 +56,7 @@ def test_a_backbone_starts_from_a_checkpoint_and_the_run_knows_it(checkpoint, ti
     line, _ = refused(lambda: eval_script.main([str(run), "--ablate", "fusion", "--device", "cpu"]), capsys)
     assert f"{checkpoint}: is another file than the run started from" in line
     (tmp_path / "elsewhere").rename(checkpoint)
-    monkeypatch.setattr(ablations, "FUSION_KINDS", ("none",))
+    monkeypatch.setattr(variants, "FUSION_KINDS", ("none",))
     eval_script.main([str(run), "--ablate", "fusion", "--device", "cpu"])
     assert load_run(next((run / "variants").iterdir())).init == load_run(run).init
 

@@ -1,149 +1,126 @@
-"""Ablations: what is varied of a run, the table of its variants and their picture."""
+"""Ablations: variants of a run, trained where they are not there yet, their table and their picture."""
+import dataclasses
+import logging
 import statistics
 
-import torch
-
-from ptm_mini.config import FUSION_KINDS
-from ptm_mini.method.backbone import Backbone
-from ptm_mini.report import charts, tables
+from ptm_mini.errors import InputError
+from ptm_mini.files import locked
+from ptm_mini.report import charts, paired, tables
 from ptm_mini.report.results import OpenRun, Selection, write
-from ptm_mini.report.variants import Variant, train_variant
-from ptm_mini.runs.folder import load_run
-from ptm_mini.settings import get, with_settings
-from ptm_mini.training.methods import BACKBONE, METHODS
+from ptm_mini.report.variants import ABLATIONS, FEW, HEAD_OF, SHARES
+from ptm_mini.runs.folder import load_run, new_variant, open_set
+from ptm_mini.runs.models import train_and_save
+from ptm_mini.settings import get, keys, with_settings
+from ptm_mini.training.kept import forget_kept
+from ptm_mini.training.methods import BACKBONE, METHODS, reads
+from ptm_mini.training.samples import Task
 
-LENGTHS, RANKS, VIEWS = (1, 2, 4, 8, 16, 32), (1, 3, 5), (0, 1, 2, 4)
-SHARES, FEW, PAPER = (0.03, 0.1, 0.3, 1.0), 0.1, (0.3, 5)          # of the training data; the paper's, and its epochs
-RATES_FOR_FEW = {}                        # learning rates, where a share up to FEW was found to need another one: {method: rate}
-LEARNERS = tuple(method for method in METHODS if method != "full_per_situation")        # for which full_mixed stands
-VALIDATED = "learning_rate"               # the ablation that chooses, so that it sees no test data
-SIZE_OF = {"prompt": "prompts.length", "lora": "lora.rank", "adapter": "adapter.bottleneck"}
-HEAD_OF = {"prompt": "prompts.tune_head", "lora": "lora.tune_head", "adapter": "adapter.tune_head"}
-
-
-def level(config):
-    """where prompts join: input, attention, both, joint blocks too; with and without a head"""
-    places = {"input": {"prompts.attention": False, "prompts.joint": False},
-              "attention": {"prompts.input_depth": 0, "prompts.joint": False},
-              "both": {"prompts.joint": False}, "both and joint": {"prompts.joint": True}}
-    return [Variant(f"{place}{suffix}", None, "prompt", {**changes, "prompts.tune_head": head})
-            for head, suffix in ((False, ""), (True, ", head")) for place, changes in places.items()]
+logger = logging.getLogger(__name__)
+ALONE = {"train.together.epochs": 0, "router.passes": 1}            # variants are trained case by case, as in the paper
+VALIDATED = "learning_rate"                                         # the ablation that chooses, so that it sees no test data
 
 
-def length(config):
-    """the number of prompt tokens, P"""
-    return [Variant(f"P = {n}", n, "prompt", {"prompts.length": n}) for n in LENGTHS]
+def train_variant(folder, variant, device, storage):
+    """The folder of a variant of the run in `folder`, trained as far as it is not; the run's own where it has trained just
+    that. It uses the run's backbone, unless its settings make for another one. Another process that trains it is waited for."""
+    run = load_run(folder)
+    changes = {key: value for key, value in variant.changes.items() if value != get(run.config, key)}
+    config, needed = with_settings(run.config, {**changes, **ALONE}), (BACKBONE, variant.method)
+    if variant.method in run.trained and not differing(run.config, config, needed):
+        return folder
+    target = folder / "variants" / ",".join([variant.method, *(f"{key}={value}" for key, value in changes.items())])
+    target.parent.mkdir(exist_ok=True)
+    with locked(target.with_name(f".{target.name}.lock")):
+        if (target / "config.json").exists():
+            found = load_run(target)
+            refuse_other_settings(target, found.config, config, needed)
+        elif any(reads(BACKBONE, key) for key in changes):
+            found = dataclasses.replace(run, config=config, costs={})
+        else:
+            found = new_variant(folder, run, target, config)
+        lacking = [method for method in needed if method not in found.trained]
+        if lacking:
+            logger.info("training %s", target)
+            task = Task(config, open_set(found, storage=storage), found.normalisation, device, bf16=False)
+            for method in lacking:
+                found = train_and_save(target, found, task, method)
+            forget_kept(target)
+    return target
 
 
-def depth(config):
-    """how many encoder blocks have prompts of their own"""
-    depths = sorted({1, config.model.depth // 2, config.model.depth} - {0})
-    return [Variant(f"input_depth = {n}", n, "prompt", {"prompts.input_depth": n}) for n in depths]
+def differing(there, config, methods):
+    """The keys in which two configs differ, of those that one of the methods reads"""
+    return [key for key in keys(config)
+            if get(there, key) != get(config, key) and any(reads(method, key) for method in methods)]
 
 
-def fusion(config):
-    """who reads whom in the fusion blocks; each kind trains a backbone of its own"""
-    return [Variant(kind, None, "prompt", {"model.fusion": kind}) for kind in FUSION_KINDS]
+def refuse_other_settings(target, there, config, methods):
+    """Raise InputError where the variant in `target` was trained with other settings than `config`, of those that its
+    methods read: the run may have got more methods meanwhile, and their settings."""
+    for key in differing(there, config, methods):
+        raise InputError(f"{target}: was trained with {key}={get(there, key)}; expected {get(config, key)}, as the run has "
+                         f"it now: remove that folder")
 
 
-def fraction(config):
-    """every method with less training data: in as many steps as with all of it, and as the paper does, 30% for 5 epochs"""
-    found = []
-    for method in LEARNERS:
-        for share in SHARES:
-            rate = {rate_of(method): RATES_FOR_FEW[method]} if share <= FEW and method in RATES_FOR_FEW else {}
-            found.append(Variant(f"{method}, {share:.0%}", share, method, {**share_of_data(share), **rate}))
-        found.append(Variant(f"{method}, {PAPER[0]:.0%}, {PAPER[1]} epochs", None, method, {
-            "train.fraction": PAPER[0], f"train.{METHODS[method].stages[0]}.epochs": PAPER[1]}))
-    return found
+def ablate(out, folders, kind, device, storage, draws=1):
+    """Train what is missing, print the table of an ablation and draw it. draws: as Selection has them"""
+    variants = ABLATIONS[kind](load_run(folders[0]).config)
+    trained = [[train_variant(folder, variant, device, storage) for variant in variants] for folder in folders]
+    name, columns = f"ablate-{kind}", (*tables.ACCURACY, "learns", "s/epoch", "step MB")
+    if kind == VALIDATED:
+        found = [validated(variants, own) for own in trained]
+        print(tables.table(kind, found))
+    else:
+        selection = Selection(strategies=("situation",), storage=storage, draws=draws)
+        found, scores, runs = zip(*(tested(kind, variants, own, device, selection) for own in trained))
+        print(tables.table(kind, found, columns))
+        reference, compared = compare(kind, found, scores, paired.same_samples([run.view for run in runs]))
+        if compared:
+            print("\n" + paired.comparison(compared, reference))
+        name += runs[0].suffix
+    write(out / f"{name}.json", tables.as_json(found))
+    write(out / f"{name}.png", picture(kind, variants, found, out.resolve().name))
 
 
-def learning_rate(config):
-    """every method at three learning rates, with all the training data and with a tenth: accuracy on the validation split"""
-    found = []
-    for method in LEARNERS:
-        for share in (FEW, 1.0):
-            for factor in (1 / 3, 1, 3):
-                rate = float(f"{factor * get(config, rate_of(method)):.1g}")
-                found.append(Variant(f"{method}, {share:.0%}, {rate:g}", rate, method,
-                                     {**share_of_data(share), rate_of(method): rate}))
-    return found
+def tested(kind, variants, trained, device, selection):
+    """Of one seed's variants, whose folders are `trained`: {row: {column: number}}, {Situation: {row: Score}} and the last
+    OpenRun. A backbone that they share is a row of its own."""
+    rows, scores = {}, {}
+    for variant, folder in zip(variants, trained):
+        told = selection.strategies if METHODS[variant.method].strategies else None      # one model serves all situations
+        run = OpenRun(folder, device, dataclasses.replace(selection, methods=(variant.method,), strategies=told))
+        names = {row: variant.label for row in run.rows}
+        names[BACKBONE] = f"{variant.label}, {BACKBONE}" if kind == "fusion" else BACKBONE
+        run.rows = {row: scores_of for row, scores_of in run.rows.items() if names[row] not in rows}
+        own, main = run.main_table()
+        rows |= {names[row]: columns for row, columns in main.items()}
+        for situation in own:
+            scores.setdefault(situation, {}).update({names[row]: score for row, score in own[situation].items()})
+    return rows, scores, run
 
 
-def views(config):
-    """what can start from kept tokens, head and attention-level prompts, with so many damaged copies of each sample; 0: without"""
-    attention = {"prompts.input_depth": 0, "prompts.joint": False}
-    return [Variant(f"{place}, {n} views", None, method, {**changes, "train.views": n})
-            for place, method, changes in (("head", "head", {}), ("attention", "prompt", attention)) for n in VIEWS]
+def compare(kind, found, scores, same_samples):
+    """What the rows are compared with, in words, and the paired differences: with the best row, of `fraction` with prompts that
+    learned from as much."""
+    if kind != "fraction":
+        best = tables.best_row(found)
+        return repr(best), paired.differences(scores, best, same_samples)
+    compared = {}
+    for reference in (row for row in found[0] if row.startswith("prompt, ")):
+        rows = [row for row in found[0] if row.partition(", ")[2] == reference.partition(", ")[2]]
+        alike = [{situation: {row: own[row] for row in rows} for situation, own in one.items()} for one in scores]
+        compared |= paired.differences(alike, reference, same_samples)
+    return "prompts with as much training data", compared
 
 
-def share_of_data(share):
-    """Settings for a share of the training data in as many steps as with all of it"""
-    return {"train.fraction": share, "train.full_length": share < 1}
-
-
-def rate_of(method):
-    """The setting that is the learning rate of a method's first stage"""
-    return f"train.{METHODS[method].stages[0]}.learning_rate"
-
-
-def budget(config):
-    """prompts, LoRA and Adapter with equally many numbers to learn (LoRA's at each rank), with and without a head"""
-    found = []
-    for rank in RANKS:
-        numbers = count(config, "lora", rank)
-        for head, suffix in ((False, ""), (True, ", head")):
-            for method in SIZE_OF:
-                at_one, at_two = count(config, method, 1), count(config, method, 2)
-                size = max(1, 1 + round((numbers - at_one) / (at_two - at_one)))
-                found.append(Variant(f"{method} {SIZE_OF[method].split('.')[1]} = {size}{suffix}", None, method,
-                                     {SIZE_OF[method]: size, HEAD_OF[method]: head}))
-    return found
-
-
-def count(config, method, size):
-    """How many numbers a method learns at a size, without a head."""
-    config = with_settings(config, {SIZE_OF[method]: size, HEAD_OF[method]: False})
-    model = METHODS[method].build(Backbone(config, 1), config, torch.Generator())
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)
-
-
-ABLATIONS = {function.__name__: function for function in (level, length, depth, fusion, budget, fraction, learning_rate,
-                                                        views)}
-
-
-def ablate(out, folders, kind, device, storage):
-    """Train what is missing, print the table of an ablation and draw it."""
-    variants, found = ABLATIONS[kind](load_run(folders[0]).config), []
-    for folder in folders:
-        rows = {}
-        for variant in variants:
-            trained = train_variant(folder, variant, device, storage)
-            rows |= validated(trained, variant) if kind == VALIDATED else tested(trained, variant, kind, rows, device, storage)
-        found.append(rows)
-    columns = ("validation",) if kind == VALIDATED else (*tables.ACCURACY, "learns", "s/epoch", "step MB")
-    print(tables.table(kind, found, columns))
-    if len(found) > 1 and kind != VALIDATED:
-        print("\n" + tables.comparison(found, tables.best_row(found)))
-    write(out / f"ablate-{kind}.json", tables.as_json(found))
-    write(out / f"ablate-{kind}.png", picture(kind, variants, found, out.resolve().name))
-
-
-def tested(folder, variant, kind, rows, device, storage):
-    """{row: {column: number}} of a trained variant, and of its backbone where `rows` has none that is the same"""
-    told = METHODS[variant.method].strategies[:1]                      # "situation", or none where one model serves all
-    run = OpenRun(folder, device, Selection(methods=(variant.method,), strategies=told, storage=storage))
-    names = {row: variant.label for row in run.rows if row != BACKBONE}
-    names[BACKBONE] = f"{variant.label}, {BACKBONE}" if kind == "fusion" else BACKBONE
-    run.rows = {row: scores_of for row, scores_of in run.rows.items() if names[row] not in rows}
-    return {names[row]: columns for row, columns in run.main_table()[1].items()}
-
-
-def validated(folder, variant):
-    """{row: {"validation": mean accuracy over the cases of a trained variant, each at its best epoch}}"""
-    cases = METHODS[variant.method].model_names(variant.method)
-    costs = [cost for cost in load_run(folder).costs[variant.method] if cost.stage in cases]
-    return {variant.label: {"validation": statistics.fmean(cost.validation for cost in costs)}}
+def validated(variants, trained):
+    """Of one seed's variants: {row: {"validation": mean accuracy over the variant's cases, each at its best epoch}}"""
+    rows = {}
+    for variant, folder in zip(variants, trained):
+        cases = METHODS[variant.method].model_names(variant.method)
+        costs = [cost for cost in load_run(folder).costs[variant.method] if cost.stage in cases]
+        rows[variant.label] = {"validation": statistics.fmean(cost.validation for cost in costs)}
+    return rows
 
 
 def picture(kind, variants, found, name):

@@ -10,7 +10,7 @@ from ptm_mini.data.storage import Storage
 from ptm_mini.errors import InputError
 from ptm_mini.files import write_file
 from ptm_mini.method.router import STRATEGIES, plain, told
-from ptm_mini.report import charts, tables
+from ptm_mini.report import charts, paired, tables
 from ptm_mini.report.gallery import examples, gallery
 from ptm_mini.runs import folder as run_folder
 from ptm_mini.runs.folder import open_set
@@ -21,7 +21,7 @@ from ptm_mini.training.methods import BACKBONE, METHODS
 logger = logging.getLogger(__name__)
 EXAMPLES, IN_GALLERY = 5, 4       # test samples in the gallery, and rows of the table whose answers it shows
 LISTED = 10                       # runs in a line
-REFERENCE = "prompt situation"    # the row that others are compared with over several seeds
+REFERENCE = "prompt situation"    # the row that others are compared with; without prompts it is the backbone
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Selection:
     strategies: tuple | None = None
     storage: Storage = Storage()           # of the set's features
     windows: int = 1                       # of long clips, whose answers are averaged
+    draws: int = 1                         # of each test sample's damage
 
     def takes(self, row):
         """Whether a row was asked for; the backbone and what needs no strategy always stand beside the strategies."""
@@ -79,7 +80,8 @@ class OpenRun:
             config, self.suffix = dataclasses.replace(config, damage=DAMAGES[selection.damage]), f"-{selection.damage}"
         first, *later = (open_set(run, selection.data, selection.storage, place) for place in places(selection.windows))
         self.suffix += f"-windows-{selection.windows}" if later else ""
-        self.view = View(first, "test", config, run.normalisation, device, later=tuple(later))
+        self.suffix += f"-draws-{selection.draws}" if selection.draws > 1 else ""
+        self.view = View(first, "test", config, run.normalisation, device, later=tuple(later), draws=selection.draws)
         for method in selection.methods or []:
             need(method in run.trained, f"--method {method}", folder, method)
         backbone, self.models, self.router = load_models(folder, run, device)
@@ -87,6 +89,7 @@ class OpenRun:
         for strategy in selection.strategies or []:
             need(any(row.endswith(f" {strategy}") for row in rows), f"--strategy {strategy}", folder, "prompt")
         self.rows = {row: scores_of for row, scores_of in rows.items() if selection.takes(row)}
+        self.reference = REFERENCE if REFERENCE in self.rows else BACKBONE
         self.costs, self.sizes = run.costs, run_folder.sizes(folder, run)
 
     def main_table(self):
@@ -115,7 +118,8 @@ def open_runs(folders, device, selection):
 def evaluate_run(run):
     """Evaluate an OpenRun.
 
-    returns  {name: {row: {column: number}}}: main; present, where samples lack a modality; of a whole run with prompts,
+    returns  {Situation: {row: Score}}
+             {name: {row: {column: number}}}: main; present, where samples lack a modality; of a whole run with prompts,
              sets and router
              {path: bytes}: its results.json and gallery, none where only a part of it was asked for
     """
@@ -124,7 +128,7 @@ def evaluate_run(run):
     if run.view.data.missing[run.view.data.indices(run.view.split)].any():
         found["present"] = tables.present_rows(measure_present(run.rows, run.view))
     if not run.whole:
-        return found, {}
+        return scores, found, {}
     if run.router is not None:
         sets = measure_all({situation.label: told(run.models["prompt"], situation) for situation in Situation}, run.view)
         found["sets"] = {own.label: {situation.label: row[own.label].accuracy for situation, row in sets.items()}
@@ -133,12 +137,13 @@ def evaluate_run(run):
         found["router"] = {situation.label: {picked.label: float(counts[situation, picked] / counts[situation].sum())
                                              for picked in Situation} for situation in scores}
     facts = {"data": str(run.view.data.folder), "split": run.view.split, "seed": run.view.config.train.seed,
-             "damage": dataclasses.asdict(run.view.config.damage)}
-    files = {run.folder / f"results{run.suffix}.json": tables.results_json(scores, found, facts)}
+             "damage": dataclasses.asdict(run.view.config.damage), "draws": run.view.draws}
+    compared = paired.figures(paired.differences([scores], run.reference))
+    files = {run.folder / f"results{run.suffix}.json": tables.results_json(scores, found, facts, compared)}
     if Situation.COMPLETE in scores:
         shown = dict(list(run.rows.items())[:IN_GALLERY])
         files[run.folder / f"gallery{run.suffix}.png"] = gallery(examples(shown, run.view, EXAMPLES))
-    return found, files
+    return scores, found, files
 
 
 SHOWN = (("main", "Accuracy:", tables.ACCURACY),
@@ -150,12 +155,12 @@ SHOWN = (("main", "Accuracy:", tables.ACCURACY),
 
 def evaluate_runs(out, folders, device, selection=Selection()):
     """Evaluate one run, or one for each seed in folders of their own in `out`: print every table, as mean and standard
-    deviation where there are several, draw the main one, and write all that into files.
+    deviation where there are several, with the differences between rows, draw the main one, and write all that into files.
 
     returns  list of evaluate_run's tables, one a run
     """
     runs = open_runs(folders, device, selection)
-    results, files = zip(*(evaluate_run(run) for run in runs))
+    scores, results, files = zip(*(evaluate_run(run) for run in runs))
     files = {path: content for own in files for path, content in own.items()}
     mains, suffix = [result["main"] for result in results], runs[0].suffix
     left_out = [situation.label for situation in Situation if situation not in runs[0].view.situations()]
@@ -165,11 +170,12 @@ def evaluate_runs(out, folders, device, selection=Selection()):
     for name, title, columns in SHOWN:
         if name in results[0]:
             print(f"{title}\n\n{tables.table('', [result[name] for result in results], columns)}\n")
-    if len(folders) > 1:
-        print(tables.comparison(mains, REFERENCE if REFERENCE in mains[0] else BACKBONE))
+    compared = paired.differences(scores, runs[0].reference, paired.same_samples([run.view for run in runs]))
+    if compared:
+        print(paired.comparison(compared, repr(runs[0].reference)))
     if runs[0].whole:
         if len(folders) > 1:
-            files[out / f"results{suffix}.json"] = tables.seeds_json(results)
+            files[out / f"results{suffix}.json"] = tables.seeds_json(results, paired.figures(compared))
         title = f"Test accuracy, {out.resolve().name}{suffix}"
         files[out / f"results{suffix}.png"] = charts.bars(mains, tables.those_there(tables.ACCURACY, mains[0]), title)
     for path, content in files.items():                    # last, so that a full disk costs no table

@@ -62,6 +62,11 @@ def table(corner, tables, columns=None, formats=COST):
     cells = [[corner, *columns]]
     for row in tables[0]:
         cells.append([row, *(cell([one[row][column] for one in tables], formats.get(column)) for column in columns)])
+    return aligned(cells)
+
+
+def aligned(cells):
+    """Markdown of a table's lines, lists of texts, whose first one is the head"""
     widths = [max(map(len, column)) for column in zip(*cells)]
     lines = ["| " + " | ".join([line[0].ljust(widths[0])] + [text.rjust(w) for text, w in zip(line[1:], widths[1:])]) + " |"
              for line in cells]
@@ -77,38 +82,29 @@ def cell(values, without_spread):
     return f"{statistics.fmean(values):.3f}" + (f"±{statistics.stdev(values):.3f}" if len(values) > 1 else "")
 
 
-def comparison(tables, reference):
-    """Whether a row's average differs from that of the row `reference` by more than it does from seed to seed."""
-    lines = [f"Average minus that of {reference!r}, seed by seed; larger where its mean exceeds its standard deviation:", "",
-             "| | difference | larger than the spread |", "|---|---:|---|"]
-    for row in (row for row in tables[0] if row != reference):
-        differences = [one[row]["average"] - one[reference]["average"] for one in tables]
-        mean, spread = statistics.fmean(differences), statistics.stdev(differences)
-        lines.append(f"| {row} | {mean:+.3f}±{spread:.3f} | {'yes' if abs(mean) > spread else 'no'} |")
-    return "\n".join(lines)
-
-
 def best_row(tables):
     """The row of the highest average."""
     return max(tables[0], key=lambda row: sum(one[row]["average"] for one in tables))
 
 
-def results_json(scores, tables, facts):
+def results_json(scores, tables, facts, compared):
     """results.json as bytes: `facts`, "scores": {situation: {row: {accuracy, macro_f1, loss, samples}}}, "average":
-    {row: accuracy} and the other tables as they are printed."""
+    {row: accuracy}, "differences": `compared`, and the other tables as they are printed."""
     content = {**facts,
-               "scores": {situation.label: {name: score._asdict() for name, score in row.items()}
+               "scores": {situation.label: {name: score.figures() for name, score in row.items()}
                           for situation, row in scores.items()},
                "average": {row: columns["average"] for row, columns in tables["main"].items()},
+               "differences": compared,
                **{name: rows for name, rows in tables.items() if name != "main"}}
     return as_json(content)
 
 
-def seeds_json(results):
-    """Several seeds' tables as bytes: {table: {row: {column: list, a number a seed}}}, without seconds, which never repeat"""
-    return as_json({name: {row: {column: [one[name][row][column] for one in results]
-                                 for column in columns if column != "s/epoch"}
-                           for row, columns in results[0][name].items()} for name in results[0]})
+def seeds_json(results, compared):
+    """Several seeds' tables as bytes: {table: {row: {column: list, a number a seed}}}, without seconds, which never repeat; and
+    "differences": `compared`"""
+    tables = {name: {row: {column: [one[name][row][column] for one in results] for column in columns if column != "s/epoch"}
+                     for row, columns in results[0][name].items()} for name in results[0]}
+    return as_json({**tables, "differences": compared})
 
 
 def as_json(content):

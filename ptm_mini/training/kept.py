@@ -59,6 +59,7 @@ class Kept:
     def __init__(self, task, backbone, first, dtype="<f2"):
         """dtype: that the tokens are kept in, half precision by default"""
         self.task, self.backbone, self.first, self.dtype, self.data = task, backbone, first, dtype, task.data
+        self.split = "val"        # as a View has it
         self.folder = task.progress.folder / UNFINISHED / f"{PREFIX}{first}-{task.progress.belongs[:16]}"
 
     def samples(self, situations, fraction):

@@ -1,4 +1,4 @@
-"""How good models are in each situation. The damage is drawn once and shown to every model alike."""
+"""How good models are in each situation. What damage is drawn is shown to every model alike."""
 from typing import NamedTuple
 
 import torch
@@ -7,17 +7,27 @@ from torch.nn import functional as F
 from ptm_mini.config import Config, Situation
 from ptm_mini.data.prepared import Normalisation, PreparedSet, stack, threads_beside, worked_ahead
 from ptm_mini.errors import InputError
-from ptm_mini.method.damage import ALL_KINDS, EVALUATION_EPOCH, damage_sample
+from ptm_mini.method.damage import ALL_KINDS, EVALUATION_EPOCH, FURTHER_DRAWS, damage_sample
 
 BATCH_SIZE = 128                  # fixed, so that a run's figures do not depend on how it was trained
 PRESENT = {"both": Situation.COMPLETE, "audio only": Situation.NOISY_IMAGE, "image only": Situation.NOISY_AUDIO}
 
 
 class Score(NamedTuple):
-    accuracy: float               # share of samples whose highest score is the right class
+    """Figures over samples, each looked at under a View's draws of its damage, which all count alike.
+
+    right  [rows of the set] double: the share of a sample's answers that are right, NaN where it was not looked at; None: of a
+           mean of Scores
+    """
+    accuracy: float               # share of answers that are right: whose highest score is the right class's
     macro_f1: float               # mean over the classes of 2 precision recall / (precision + recall)
     loss: float                   # mean cross-entropy, in nats
-    samples: int
+    samples: int                  # not counted again for each draw
+    right: torch.Tensor | None = None
+
+    def figures(self):
+        """{name: number}, without `right`"""
+        return {name: value for name, value in self._asdict().items() if name != "right"}
 
 
 class View(NamedTuple):
@@ -29,11 +39,13 @@ class View(NamedTuple):
     device: torch.device
     kinds: tuple = ALL_KINDS      # of damage, that can be drawn
     later: tuple = ()             # PreparedSets like `data`, of later windows of long clips
+    draws: int = 1                # of each sample's damage
 
-    def sample(self, index, situation):
-        """Sample of the row `index`, put into a situation"""
+    def sample(self, index, situation, draw=0):
+        """Sample of the row `index`, put into a situation by this draw of its damage"""
         sample = self.data.sample(index, self.normalisation)
-        return damage_sample(sample, situation, self.config.damage, self.config.train.seed, EVALUATION_EPOCH, self.kinds)
+        epoch = FURTHER_DRAWS + draw if draw else EVALUATION_EPOCH
+        return damage_sample(sample, situation, self.config.damage, self.config.train.seed, epoch, self.kinds)
 
     def situations(self):
         """Those that some sample can be in: where every one lacks a modality, no other can be the one that suffers."""
@@ -47,25 +59,39 @@ class View(NamedTuple):
         return {name: group for name, group in groups.items() if len(group)}
 
     def batches(self, situation, rows=None):
-        """Yield audio, image, situations and labels of these rows, [n] long; None: of all that can be in the situation."""
-        def prepare(indices):
-            batch = stack((self.sample(index, situation) for index in indices.tolist()), len(indices))
+        """Yield audio, image, situations and labels of these rows, [n] long; None: of all that can be in the situation.
+
+        All rows come once for each draw. COMPLETE draws nothing: there they come once.
+        """
+        def prepare(part):
+            draw, indices = part
+            batch = stack((self.sample(index, situation, draw) for index in indices.tolist()), len(indices))
             return [x.to(self.device) for x in batch[:4]]
 
         rows = self.data.indices(self.split, situation) if rows is None else rows
-        yield from worked_ahead(prepare, rows.split(BATCH_SIZE), threads_beside(self.device))
+        draws = 1 if situation == Situation.COMPLETE else self.draws
+        parts = [(draw, indices) for draw in range(draws) for indices in rows.split(BATCH_SIZE)]
+        yield from worked_ahead(prepare, parts, threads_beside(self.device))
 
     def windows(self, situation, rows=None):
-        """As `batches`, of each window of long clips: list of generators"""
+        """As `batches`, of each window of long clips: list of generators, in step draw by draw"""
         return [self._replace(data=data).batches(situation, rows) for data in (self.data, *self.later)]
 
 
-def score_of(confusion, loss):
-    """confusion [K, K] counts, true class by answer; loss: summed"""
-    right, n = confusion.diag(), confusion.sum()
-    f1 = 2 * right / (confusion.sum(dim=0) + confusion.sum(dim=1)).clamp(min=1)
+def score_of(confusion, loss, right):
+    """confusion [K, K] counts of answers, true class by answered one; loss: summed over them; right: as Score has it"""
+    hits, n = confusion.diag(), confusion.sum()
+    f1 = 2 * hits / (confusion.sum(dim=0) + confusion.sum(dim=1)).clamp(min=1)
     present = confusion.sum(dim=1) > 0                                     # a class without samples has no F1
-    return Score(float(right.sum() / n), float(f1[present].mean()), loss / int(n), int(n))
+    samples = len(right) - int(right.isnan().sum())
+    return Score(float(hits.sum() / n), float(f1[present].mean()), loss / int(n), samples, right)
+
+
+def shares_right(hits, rows, count):
+    """Score.right of the answers to these rows, [n] long, draw after draw: hits [draws * n] bool; count: rows of the set"""
+    right = torch.full((count,), torch.nan, dtype=torch.double)
+    right[rows] = hits.double().view(-1, len(rows)).mean(dim=0)
+    return right
 
 
 def places(windows):
@@ -92,14 +118,18 @@ def measure(strategies, view, situation, rows=None):
     """
     K = len(view.data.classes)
     confusion = {name: torch.zeros(K * K, dtype=torch.double) for name in strategies}
-    loss = dict.fromkeys(strategies, 0.0)
+    loss, hits = dict.fromkeys(strategies, 0.0), {name: [] for name in strategies}
+    rows = view.data.indices(view.split, situation) if rows is None else rows
     for batches in zip(*view.windows(situation, rows)):
         labels = batches[0][-1]
         for name, scores_of in strategies.items():
             scores = mean_answer([scores_of(*inputs).float() for *inputs, _ in batches])
-            confusion[name] += torch.bincount((labels * K + scores.argmax(dim=1)).cpu(), minlength=K * K)
+            answers = scores.argmax(dim=1)
+            confusion[name] += torch.bincount((labels * K + answers).cpu(), minlength=K * K)
             loss[name] += float(F.cross_entropy(scores, labels, reduction="sum"))
-    return {name: score_of(confusion[name].view(K, K), loss[name]) for name in strategies}
+            hits[name].append((answers == labels).cpu())
+    return {name: score_of(confusion[name].view(K, K), loss[name],
+                           shares_right(torch.cat(hits[name]), rows, len(view.data.labels))) for name in strategies}
 
 
 def measure_all(strategies, view):
@@ -125,5 +155,5 @@ def routes(router, view):
 
 def mean_score(scores):
     """Every figure averaged, each score counting the same; `samples` summed."""
-    accuracy, macro_f1, loss, samples = zip(*scores)
+    accuracy, macro_f1, loss, samples, _ = zip(*scores)
     return Score(*(sum(figure) / len(figure) for figure in (accuracy, macro_f1, loss)), sum(samples))

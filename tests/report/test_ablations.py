@@ -10,7 +10,7 @@ from conftest import SMALL, refusal
 import eval as eval_script
 import train as train_script
 from ptm_mini.config import PRESETS
-from ptm_mini.report import ablations
+from ptm_mini.report import ablations, variants
 from ptm_mini.runs.folder import load_run
 from ptm_mini.settings import with_settings
 from ptm_mini.training.methods import BACKBONE, reads
@@ -23,8 +23,8 @@ def train(run, *arguments):
     train_script.main([*SETTINGS, "--out", str(run), *arguments, "--device", "cpu"])
 
 
-def ablate(run, kind="depth"):
-    eval_script.main([str(run), "--ablate", kind, "--device", "cpu"])
+def ablate(run, *arguments):
+    eval_script.main([str(run), "--ablate", "depth", "--device", "cpu", *arguments])
 
 
 def files_in(folder):
@@ -45,8 +45,10 @@ def test_a_run_that_got_another_method_keeps_its_ablations(run, caplog):
     train(run, "--method", "lora", "--set", "lora.rank=2", "--epochs", "1")
     caplog.set_level("INFO")
     caplog.clear()
-    ablate(run)
+    ablate(run, "--draws", "2")
     assert "training " not in caplog.text and files_in(run / "variants") == before
+    one, two = (json.loads((run / f"ablate-depth{suffix}.json").read_text())[0] for suffix in ("", "-draws-2"))
+    assert all(one[row]["complete"] == two[row]["complete"] for row in one) and (run / "ablate-depth-draws-2.png").exists()
 
 
 def test_a_variant_of_other_settings_is_refused_by_name(run):
@@ -70,9 +72,9 @@ def test_a_variant_that_was_broken_off_is_trained_anew(run, caplog):
 
 
 def test_every_method_is_compared_at_every_share_in_as_many_steps(run, monkeypatch, capsys):
-    monkeypatch.setattr(ablations, "LEARNERS", ("head", "full_mixed"))
-    monkeypatch.setattr(ablations, "SHARES", (0.1, 1.0))
-    monkeypatch.setattr(ablations, "RATES_FOR_FEW", {"head": 0.007})
+    monkeypatch.setattr(variants, "LEARNERS", ("head", "full_mixed"))
+    monkeypatch.setattr(variants, "SHARES", (0.1, 1.0))
+    monkeypatch.setattr(variants, "RATES_FOR_FEW", {"head": 0.007})
     train(run, "--method", "full_mixed", "--set", "train.full_mixed.epochs=2", "--set", "train.head.epochs=1")
     ablate(run, "fraction")                                                # full_mixed is a row as it stands
     [rows] = json.loads((run / "ablate-fraction.json").read_text())
@@ -88,7 +90,7 @@ def test_every_method_is_compared_at_every_share_in_as_many_steps(run, monkeypat
 
 
 def test_learning_rates_are_compared_on_the_validation_split_alone(run, monkeypatch):
-    monkeypatch.setattr(ablations, "LEARNERS", ("full_mixed",))
+    monkeypatch.setattr(variants, "LEARNERS", ("full_mixed",))
     monkeypatch.setattr(ablations, "OpenRun", None)                         # which looks at the test split
     ablate(run, "learning_rate")
     [rows] = json.loads((run / "ablate-learning_rate.json").read_text())
@@ -100,7 +102,7 @@ def test_learning_rates_are_compared_on_the_validation_split_alone(run, monkeypa
 
 
 def test_views_are_of_what_can_start_from_kept_tokens(run, monkeypatch):
-    monkeypatch.setattr(ablations, "VIEWS", (0, 1))
+    monkeypatch.setattr(variants, "VIEWS", (0, 1))
     ablate(run, "views")
     [rows] = json.loads((run / "ablate-views.json").read_text())
     assert rows.keys() == {BACKBONE, "head, 0 views", "head, 1 views", "attention, 0 views", "attention, 1 views"}
@@ -109,7 +111,7 @@ def test_views_are_of_what_can_start_from_kept_tokens(run, monkeypatch):
 
 def test_a_variant_reads_what_it_varies():
     """Else two rows of a table would be the same."""
-    for kind, function in ablations.ABLATIONS.items():
+    for kind, function in variants.ABLATIONS.items():
         for variant in function(PRESETS["tiny"]):
             for key in variant.changes:
                 assert reads(variant.method, key), f"{kind}: {variant.label}: {key}"
