@@ -54,7 +54,7 @@ def parse_arguments(argv):
 
 def measured(options, config, device):
     """{name in TITLES: {row: {column: number}}}, {"training", "serving": seconds of every turn}"""
-    random, most = torch.Generator().manual_seed(0), max(options.batch, *options.serving)
+    random, most = torch.Generator().manual_seed(0), max([options.batch, *options.serving])
     backbone = Backbone(config, options.classes)
     sample = 4 * (math.prod(backbone.audio_shape) + math.prod(backbone.image_shape))
     if most * sample > BATCH:

@@ -109,18 +109,24 @@ class Run:
         backward(self.step.model, self.step.inputs, self.labels)
         self.optimiser.step()
 
+    def held(self):
+        """Bytes of weights and optimiser state"""
+        state = [value for values in self.optimiser.state.values() for value in values.values()]
+        return sum(tensor.nbytes for tensor in (*self.step.model.parameters(), *state))
+
     def memory(self, device):
-        """Bytes at the peak of a step, as training counts them"""
+        """Bytes at the peak of a step, as training counts them; on CUDA without what the other steps hold there"""
+        self.optimiser.zero_grad(set_to_none=True)
+        others = torch.cuda.memory_allocated(device) - self.held() if device.type == "cuda" else 0
         counter = StepMemory(self.step.model, self.optimiser, device)
         with counter.counted():
             self()
-        return counter.peak()
+        return counter.peak() - others
 
     def resident(self):
-        """Bytes at the peak of a step as the system sees them: what the process grows by, and weights and optimiser state"""
+        """Bytes at the peak of a step as the system sees them: what the process grows by, and what was there before"""
         self.optimiser.zero_grad(set_to_none=True)
-        state = [value for values in self.optimiser.state.values() for value in values.values()]
-        return growth(self) + sum(tensor.nbytes for tensor in (*self.step.model.parameters(), *state))
+        return growth(self) + self.held()
 
 
 def measure(steps, labels, samples, repeats, device):

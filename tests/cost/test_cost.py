@@ -114,6 +114,17 @@ def test_memory_that_a_call_takes_is_seen_by_the_system():
     assert clock.growth(lambda: torch.ones(20_000_000).sum()) == pytest.approx(80e6, rel=0.1)
 
 
+def test_on_cuda_a_step_is_not_charged_with_what_others_hold(all_steps, monkeypatch):
+    """Without such a device: 10,000 bytes are allocated before the step, 17,000 at its peak."""
+    run, told = steps.Run(all_steps["head"], LABELS), {"memory_allocated": 10_000, "max_memory_allocated": 17_000}
+    for name in (*told, "reset_peak_memory_stats"):
+        monkeypatch.setattr(torch.cuda, name, lambda device, name=name: told.get(name))
+    run()
+    heads = 2 * D + D * CLASSES + CLASSES
+    weights = sum(p.nbytes for p in run.step.model.parameters())
+    assert run.memory(torch.device("cuda")) == 7_000 + weights + 2 * 4 * heads + 4 * 4         # moments, and four counts of steps
+
+
 def test_each_way_to_answer_gives_the_answers_of_the_situations_told(small, inputs):
     audio, image, _ = inputs
     backbone = make_backbone(small, torch.Generator().manual_seed(0))
@@ -165,6 +176,7 @@ def test_the_command_prints_tables_and_writes_figures_and_a_picture(small, tmp_p
     (["--samples", "half"], "--samples: expected a whole number, 1 to 1000000000, not 'half'"),
     (["--serving", "1", "-2"], "--serving: expected a whole number, 1 to 16384, not '-2'"),
     (["--set", "image.size=1024", "--serving", "1", "8000"], "--serving 8000: expected at most 317:"),
+    (["--set", "image.size=1024", "--batch", "8000", "--serving"], "--batch 8000: expected at most 317:"),
     (["--set", "model.widht=1"], "did you mean model.width?"),
     (["--set", "prompts.tune_head=false", "--set", "model.fusion=none"], "nothing can learn; expected prompts.tune_head=true")])
 def test_what_can_not_be_measured_is_named(tmp_path, arguments, says):
