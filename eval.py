@@ -6,7 +6,7 @@ python eval.py runs/toy-1 --draws 4            each test sample under four draws
 python eval.py runs/toy-1 --strategy routed    what needs no situation label
 python eval.py runs/toy-1 --stress             other severities, and each kind of damage alone
 python eval.py runs/toy-1 --attention          where the fusion block looks, drawn, and how much at the prompts
-python eval.py runs/toy-1 --curves             no evaluation: how training went, drawn from the run's log
+python eval.py runs/toy-1 --curves             no evaluation: how training went, by epochs and by seconds, from the run's log
 python eval.py runs/toy-1 --ablate length      train variants of the run where they are not there yet, and compare
 python eval.py runs/x --export-cav-mae x.pth   no evaluation: the backbone as a checkpoint for CAV-MAE's own code
 python eval.py runs/toy-1 --audio clip.wav --image frame.jpg      no evaluation: the classes of your own pair
@@ -59,7 +59,8 @@ def parse_arguments(argv):
     other.add_argument("--attention", action="store_true",
                        help="draw where the fusion block looks, for a few samples, and print how much at the prompts, instead")
     other.add_argument("--curves", action="store_true",
-                       help="draw loss and validation accuracy over the epochs of training, from log.jsonl, instead")
+                       help="draw loss and validation accuracy over the epochs of training, and each method's accuracy over "
+                            "its seconds, from log.jsonl, instead")
     other.add_argument("--ablate", choices=ABLATIONS, metavar="ABLATION",
                        help="compare variants of the run instead; they are kept in its folder")
     other.add_argument("--export-cav-mae", type=Path, metavar="FILE",

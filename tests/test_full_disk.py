@@ -40,9 +40,9 @@ def begun(toy_set, small, tmp_path_factory):
     """A folder with a run of random weights, whose set is cached already, with results of an older evaluation, and a list"""
     place = tmp_path_factory.mktemp("begun")
     save_random_run(place / "run", toy_set, small)
-    (place / "run" / "log.jsonl").write_text(json.dumps({"stage": "backbone", "epoch": 1, "epochs": 1, "loss": 2.0,
-                                                         "validation_loss": 2.0, "accuracy": 0.5}) + "\n")
-    for name in ("results.json", "results.png", "gallery.png", "stress.json", "attention.png", "curves.png"):
+    (place / "run" / "log.jsonl").write_text(json.dumps({"stage": "full_mixed", "epoch": 1, "epochs": 1, "loss": 2.0,
+                                                         "validation_loss": 2.0, "accuracy": 0.5, "seconds": 1.0}) + "\n")
+    for name in ("results.json", "results.png", "gallery.png", "stress.json", "attention.png", "curves.png", "seconds.png"):
         (place / "run" / name).write_text("older")
     names = [f"{label}-00{n}-0" for label in ("siren", "dog_bark") for n in range(8)]
     (place / "pairs.csv").write_text("audio,image,label\n" + "".join(

@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ptm_mini.config import Situation
 from ptm_mini.cost.clock import growth, seconds, system_tells
+from ptm_mini.cost.shares import FULL, keeping_of, protocols, shares_of
 from ptm_mini.errors import InputError
 from ptm_mini.method.prompts import prompted
 from ptm_mini.settings import with_settings
@@ -18,9 +19,7 @@ from ptm_mini.training.cost import StepMemory
 from ptm_mini.training.kept import Late
 from ptm_mini.training.methods import METHODS
 
-FULL = "full fine-tuning"                          # the row that others are held against
 KEPT, MAKING = ", kept", "making "                 # what stands behind the name of a row, and before it
-HALF = 2                                           # bytes of a number in half precision, in which tokens can be kept
 
 
 class Step(NamedTuple):
@@ -50,9 +49,9 @@ def all_steps(config, backbone, audio, image):
         return backbone.early(audio, image, first)
 
     steps = {FULL: Step(built(METHODS["full_mixed"].build, backbone), inputs, lambda model, inputs, labels: None)}
-    for method in ("lora", "adapter", "scale_shift"):
-        steps[method] = Step(built(METHODS[method].build, backbone), inputs,
-                             lambda model, inputs, labels: model.early(*inputs, first=0))
+    for method in ("lora", "adapter", "scale_shift", "prompt_scale_shift"):
+        steps[method] = Step(built(METHODS[method].build, backbone, with_settings(config, levels(config)["both"])), inputs,
+                             lambda model, inputs, labels: backbone_of(model).early(*inputs, first=0))
     steps["head"] = Step(built(METHODS["head"].build, backbone), inputs, lambda model, inputs, labels: model.features(*inputs))
     on_kept = {"head" + KEPT: Step(built(METHODS["head"].build, Late(backbone, depth)), kept(depth), None)}
     for name, changes in levels(config).items():
@@ -66,11 +65,15 @@ def all_steps(config, backbone, audio, image):
     return {**steps, **on_kept}
 
 
+def backbone_of(model):
+    """Prompts have one, the models of other methods are one"""
+    return getattr(model, "backbone", model)
+
+
 @torch.no_grad()
 def make(whole, kept):
     """The tokens that a Step on kept ones is called with, from the inputs of the Step that it stands for"""
-    backbone = getattr(whole.model, "backbone", whole.model)           # prompts have one, a head's model is one
-    return backbone.early(*whole.inputs, kept.model.first)
+    return backbone_of(whole.model).early(*whole.inputs, kept.model.first)
 
 
 def operations(step, labels, part):
@@ -106,23 +109,30 @@ class Run:
         backward(self.step.model, self.step.inputs, self.labels)
         self.optimiser.step()
 
+    def held(self):
+        """Bytes of weights and optimiser state"""
+        state = [value for values in self.optimiser.state.values() for value in values.values()]
+        return sum(tensor.nbytes for tensor in (*self.step.model.parameters(), *state))
+
     def memory(self, device):
-        """Bytes at the peak of a step, as training counts them"""
+        """Bytes at the peak of a step, as training counts them; on CUDA without what the other steps hold there"""
+        self.optimiser.zero_grad(set_to_none=True)
+        others = torch.cuda.memory_allocated(device) - self.held() if device.type == "cuda" else 0
         counter = StepMemory(self.step.model, self.optimiser, device)
         with counter.counted():
             self()
-        return counter.peak()
+        return counter.peak() - others
 
     def resident(self):
-        """Bytes at the peak of a step as the system sees them: what the process grows by, and weights and optimiser state"""
+        """Bytes at the peak of a step as the system sees them: what the process grows by, and what was there before"""
         self.optimiser.zero_grad(set_to_none=True)
-        state = [value for values in self.optimiser.state.values() for value in values.values()]
-        return growth(self) + sum(tensor.nbytes for tensor in (*self.step.model.parameters(), *state))
+        return growth(self) + self.held()
 
 
-def measure(steps, labels, repeats, device):
+def measure(steps, labels, samples, repeats, device):
     """The costs of each Step, which take turns, so that whatever else the machine does meets all alike.
 
+    samples  of an epoch
     returns  {name of a table: {row: {column: number}}}, {row: seconds of each turn}
     """
     runs = {row: Run(step, labels) for row, step in steps.items()}
@@ -140,20 +150,7 @@ def measure(steps, labels, repeats, device):
             rows[row]["process MB"] = run.resident() / 1e6
     needed = {row: rows[row]["Gop"] - operations(step, labels, step.before) / 1e9 for row, step in steps.items() if step.before}
     shares = {row: shares_of(own, rows[FULL], needed[row.removesuffix(KEPT)]) for row, own in rows.items()}
-    keeping = {row: keeping_of(steps[row].inputs, ms[MAKING + row], ms[row.removesuffix(KEPT)] - ms[row])
+    epoch = samples / len(labels)
+    keeping = {row: keeping_of(steps[row].inputs, ms[MAKING + row], ms[row.removesuffix(KEPT)] - ms[row], epoch)
                for row in steps if row.endswith(KEPT)}
-    return {"training": rows, "shares": shares, "keeping": keeping}, times
-
-
-def shares_of(own, full, needed):
-    """A row's costs as shares of full fine-tuning's. needed: Gop left of it when what comes before all that learns is kept"""
-    share = {column: own[column] / full[column] for column in own}
-    return {"operations": share["Gop"], "limit": needed / full["Gop"], "time": share["ms"],
-            "time/operations": share["ms"] / share["Gop"],
-            **{column: share[column] for column in ("step MB", "process MB") if column in share}}
-
-
-def keeping_of(tokens, made, saved):
-    """What it takes to keep tokens. made, saved: ms that a batch takes once, and that each of its steps is then spared"""
-    return {"kB/sample": sum(x[0].numel() for x in tokens) * HALF / 1e3, "ms to make": made, "ms saved": saved,
-            "epochs to pay": made / saved}
+    return {"training": rows, "shares": shares, "protocols": protocols(rows, epoch), "keeping": keeping}, times

@@ -28,15 +28,29 @@ def spread(values):
     return statistics.stdev(values) if len(values) > 1 else 0
 
 
+def round_step(span):
+    """1, 2 or 5 times a power of ten, which fits into the span six times at most"""
+    rough = max(span / 6, 1e-3)
+    power = 10.0 ** math.floor(math.log10(rough))
+    return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)
+
+
+def round_numbers(first, last, logarithmic=False):
+    """Numbers from `first` to `last` for the ticks of an axis; logarithmic: 1, 2 and 5 times each power of ten"""
+    if logarithmic:
+        powers = [10.0 ** n for n in range(math.floor(math.log10(first)), math.floor(math.log10(last)) + 1)]
+        return [x for x in (power * factor for power in powers for factor in (1, 2, 5)) if first <= x <= last]
+    step = round_step(last - first)
+    return [n * step for n in range(math.ceil(first / step), math.floor(last / step) + 1)]
+
+
 class Scale:
     """The vertical axis of a panel, with a line at each `step`: of shares up to 1, of losses between round numbers."""
 
     def __init__(self, values, top, losses=False):
         self.top, self.step, self.low, self.high = top, 0.1, math.floor(10 * max(0, min(values) - 0.02)) / 10, 1.0
         if losses:
-            rough = max((max(values) - min(values)) / 6, 1e-3)
-            power = 10.0 ** math.floor(math.log10(rough))
-            self.step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)
+            self.step = round_step(max(values) - min(values))
             self.low = self.step * math.floor(min(values) / self.step)
             self.high = self.step * (math.floor(max(values) / self.step) + 1)
 
@@ -83,23 +97,24 @@ def bars(tables, columns, title):
     return as_png(picture)
 
 
-def lines(rows, title, x_label, logarithmic=False, losses=()):
+def lines(rows, title, x_label, logarithmic=False, losses=(), ticks=()):
     """Rows of panels, PNG bytes. In a panel are lines over x, with the spread over seeds shaded; a row shares its x axis.
 
     rows    list of {panel's name: {series: [(x, values, a number a seed)]}}
     losses  names of panels whose values are no shares
+    ticks   the x that are written below; none: those of the points
     """
     series = list(dict.fromkeys(name for row in rows for panel in row.values() for name in panel))
     width, down = PANEL + BESIDE, HEIGHT + BELOW
     picture, draw = canvas(title, LEFT + width * max(map(len, rows)), series, down * len(rows))
     for r, row in enumerate(rows):
-        across, ticks = horizontal([x for panel in row.values() for own in panel.values() for x, _ in own], logarithmic)
+        across, labels = horizontal([x for panel in row.values() for own in panel.values() for x, _ in own], logarithmic, ticks)
         for p, (name, panel) in enumerate(row.items()):
             left, values = LEFT + p * width, [value for own in panel.values() for _, values in own for value in values]
             scale = Scale(values, TOP + 16 + r * down, name in losses)
             scale.draw(draw, left, left + PANEL)
             draw.text((left + PANEL / 2, scale.top - 22), name, INK, font(14), anchor="ma")
-            for x, label in ticks:
+            for x, label in labels:
                 draw.text((left + across(x), scale.top + HEIGHT + 6), label, INK, font(12), anchor="ma")
             draw.text((left + PANEL / 2, scale.top + HEIGHT + 24), x_label, INK, font(13), anchor="ma")
             for one, own in panel.items():
@@ -108,7 +123,7 @@ def lines(rows, title, x_label, logarithmic=False, losses=()):
     return as_png(picture)
 
 
-def horizontal(xs, logarithmic):
+def horizontal(xs, logarithmic, ticks):
     """The horizontal axis of a row. returns function(x) -> pixels in a panel, [(x, label)] without those that would touch"""
     place = math.log2 if logarithmic else float
     first, last = place(min(xs)), place(max(xs))
@@ -116,14 +131,14 @@ def horizontal(xs, logarithmic):
     def across(x):
         return 14 + (PANEL - 28) * ((place(x) - first) / (last - first) if last > first else 0.5)
 
-    end, ticks = -math.inf, []
-    for x in sorted(set(xs)):
+    end, shown = -math.inf, []
+    for x in sorted(ticks or set(xs)):
         label = f"{x:,.4g}" if x < 10000 else f"{x:,.0f}"
         half = font(12).getlength(label) / 2
         if across(x) - half > end + 4:
-            ticks.append((x, label))
+            shown.append((x, label))
             end = across(x) + half
-    return across, ticks
+    return across, shown
 
 
 def draw_line(draw, points, scale, colour):
