@@ -23,8 +23,8 @@ def train(run, *arguments):
     train_script.main([*SETTINGS, "--out", str(run), *arguments, "--device", "cpu"])
 
 
-def ablate(run, *arguments):
-    eval_script.main([str(run), "--ablate", "depth", "--device", "cpu", *arguments])
+def ablate(run, *arguments, kind="depth"):
+    eval_script.main([str(run), "--ablate", kind, "--device", "cpu", *arguments])
 
 
 def files_in(folder):
@@ -72,27 +72,31 @@ def test_a_variant_that_was_broken_off_is_trained_anew(run, caplog):
 
 
 def test_every_method_is_compared_at_every_share_in_as_many_steps(run, monkeypatch, capsys):
-    monkeypatch.setattr(variants, "LEARNERS", ("head", "full_mixed"))
+    monkeypatch.setattr(variants, "LEARNERS", ("prompt", "full_mixed"))
     monkeypatch.setattr(variants, "SHARES", (0.1, 1.0))
-    monkeypatch.setattr(variants, "RATES_FOR_FEW", {"head": 0.007})
-    train(run, "--method", "full_mixed", "--set", "train.full_mixed.epochs=2", "--set", "train.head.epochs=1")
-    ablate(run, "fraction")                                                # full_mixed is a row as it stands
+    monkeypatch.setattr(variants, "RATES_FOR_FEW", {"prompt": 0.007})
+    train(run, "--method", "full_mixed", "--set", "train.full_mixed.epochs=2")
+    ablate(run, kind="fraction")
     [rows] = json.loads((run / "ablate-fraction.json").read_text())
-    assert list(rows) == [BACKBONE, "head, 10%", "head, 100%", "head, 30%, 5 epochs", "full_mixed, 10%", "full_mixed, 100%",
-                          "full_mixed, 30%, 5 epochs"]
-    assert rows["full_mixed, 100%"]["average"] == json.loads((run / "results.json").read_text())["average"]["full_mixed"]
+    assert list(rows) == [BACKBONE, "prompt, 10%", "prompt, 100%", "prompt, 30%, 5 epochs",
+                          "full_mixed, 10%", "full_mixed, 100%", "full_mixed, 30%, 5 epochs"]
     kept = {path.name: load_run(path).config.train for path in (run / "variants").iterdir()}
     few, paper = "train.fraction=0.1,train.full_length=True", "train.fraction=0.3,train."
-    assert kept.keys() == {f"head,{few},train.head.learning_rate=0.007", "head", f"head,{paper}head.epochs=5",
+    assert kept.keys() == {f"prompt,{few},train.prompts.learning_rate=0.007", "prompt", f"prompt,{paper}prompts.epochs=5",
                            f"full_mixed,{few}", f"full_mixed,{paper}full_mixed.epochs=5"}
     assert kept["full_mixed,train.fraction=0.1,train.full_length=True"].full_mixed.epochs == 2
-    assert (run / "ablate-fraction.png").exists() and "| full_mixed, 30%, 5 epochs |" in capsys.readouterr().out
+    trained = json.loads((run / "results.json").read_text())["average"]["full_mixed"]
+    assert rows["full_mixed, 100%"]["average"] == trained                  # the run's own, as it stands
+    printed, images = capsys.readouterr().out, (run / "ablate-fraction.png").exists()
+    title, _, *lines = printed[printed.index("Average minus that of prompts with as much"):].splitlines()
+    assert images and [line.split("|")[1].strip() for line in lines[2:]] == [row for row in rows if row.startswith("full")]
+    assert f"{trained - rows['prompt, 100%']['average']:+.3f}" in lines[3]
 
 
 def test_learning_rates_are_compared_on_the_validation_split_alone(run, monkeypatch):
     monkeypatch.setattr(variants, "LEARNERS", ("full_mixed",))
     monkeypatch.setattr(ablations, "OpenRun", None)                         # which looks at the test split
-    ablate(run, "learning_rate")
+    ablate(run, kind="learning_rate")
     [rows] = json.loads((run / "ablate-learning_rate.json").read_text())
     assert list(rows) == [f"full_mixed, {share}, {rate}" for share in ("10%", "100%") for rate in ("0.0003", "0.001", "0.003")]
     assert all(columns.keys() == {"validation"} and 0 <= columns["validation"] <= 1 for columns in rows.values())
@@ -103,7 +107,7 @@ def test_learning_rates_are_compared_on_the_validation_split_alone(run, monkeypa
 
 def test_views_are_of_what_can_start_from_kept_tokens(run, monkeypatch):
     monkeypatch.setattr(variants, "VIEWS", (0, 1))
-    ablate(run, "views")
+    ablate(run, kind="views")
     [rows] = json.loads((run / "ablate-views.json").read_text())
     assert rows.keys() == {BACKBONE, "head, 0 views", "head, 1 views", "attention, 0 views", "attention, 1 views"}
     assert (run / "ablate-views.png").exists() and not list(run.rglob("kept-*"))
