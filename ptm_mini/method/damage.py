@@ -8,9 +8,9 @@ and alone as in any batch. What is drawn anew each epoch comes from seeded_gener
     "shift " + its id             how far augmentation moves its audio, then its image
     the name of what is trained   the order of an epoch's samples; such a name is "prompt noisy_audio"
 
-Training's epochs count from 1, evaluation is epoch 0; where it looks at a sample under several draws of its damage, draw
-d = 1, 2, .. is epoch FURTHER_DRAWS + d, which no training reaches. Drawn once: weights, by weights_generator; and the share of
-the training samples that is used, by numpy's default_rng(seed).
+Training's epochs count from 1 (under train.full_length its passes over the share of the samples), evaluation is epoch 0; where
+it looks at a sample under several draws of its damage, draw d = 1, 2, .. is epoch FURTHER_DRAWS + d, which no training reaches.
+Drawn once: weights, by weights_generator; and the share of the training samples that is used, by numpy's default_rng(seed).
 """
 import hashlib
 from typing import Callable, NamedTuple
@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from ptm_mini.config import Situation
 
 SITUATION, SHIFT = "situation {}", "shift {}"      # of a sample's id, as above
-EVALUATION_EPOCH, FURTHER_DRAWS = 0, 1_000_000
+EVALUATION_EPOCH, FURTHER_DRAWS = 0, 2**40
 
 
 def seeded_generator(seed, epoch, name):

@@ -109,7 +109,7 @@ def test_the_first_draw_is_epoch_0_and_each_further_one_another(small):
         whole = view(small)
         undamaged = whole.data.sample(1, None)
         drawn = [whole.sample(1, situation, draw) for draw in range(20)]
-        for sample, epoch in zip(drawn, (0, *range(1_000_001, 1_000_020)), strict=True):
+        for sample, epoch in zip(drawn, (0, *range(2**40 + 1, 2**40 + 20)), strict=True):
             assert same(sample, damage_sample(undamaged, situation, small.damage, small.train.seed, epoch))
         assert same(drawn[0], whole.sample(1, situation))
         assert 2 < sum(not same(sample, undamaged) for sample in drawn)                # of a blank one noise alone tells
