@@ -74,6 +74,8 @@ def ablate(out, folders, kind, device, storage, draws=1):
         selection = Selection(strategies=("situation",), storage=storage, draws=draws)
         found, scores, runs = zip(*(tested(kind, variants, own, device, selection) for own in trained))
         print(tables.table(kind, found, columns))
+        if kind == "fraction":
+            print("\n" + tables.table("average", [by_share(rows) for rows in found]))
         reference, compared = compare(kind, found, scores, paired.same_samples([run.view for run in runs]))
         if compared:
             print("\n" + paired.comparison(compared, reference))
@@ -97,6 +99,17 @@ def tested(kind, variants, trained, device, selection):
         for situation in own:
             scores.setdefault(situation, {}).update({names[row]: score for row, score in own[situation].items()})
     return rows, scores, run
+
+
+def by_share(rows):
+    """The averages of `fraction` in short. rows: {row: {column: number}}; returns {method: {share of the data: average}}"""
+    found = {BACKBONE: {}}
+    for row, columns in rows.items():
+        method, _, share = row.partition(", ")
+        if share:
+            found[BACKBONE][share] = rows[BACKBONE]["average"]             # which learned from all
+            found.setdefault(method, {})[share] = columns["average"]
+    return found
 
 
 def compare(kind, found, scores, same_samples):

@@ -88,6 +88,8 @@ def test_every_method_is_compared_at_every_share_in_as_many_steps(run, monkeypat
     trained = json.loads((run / "results.json").read_text())["average"]["full_mixed"]
     assert rows["full_mixed, 100%"]["average"] == trained                  # the run's own, as it stands
     printed, images = capsys.readouterr().out, (run / "ablate-fraction.png").exists()
+    assert any(line.startswith("| full_mixed |") and line.split("|")[3].strip() == f"{trained:.3f}"
+               for line in printed[printed.index("| average "):].splitlines())
     title, _, *lines = printed[printed.index("Average minus that of prompts with as much"):].splitlines()
     assert images and [line.split("|")[1].strip() for line in lines[2:]] == [row for row in rows if row.startswith("full")]
     assert f"{trained - rows['prompt, 100%']['average']:+.3f}" in lines[3]
