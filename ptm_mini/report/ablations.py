@@ -7,7 +7,7 @@ from ptm_mini.errors import InputError
 from ptm_mini.files import locked
 from ptm_mini.report import charts, paired, tables
 from ptm_mini.report.results import OpenRun, Selection, write
-from ptm_mini.report.variants import ABLATIONS, FEW, HEAD_OF, SHARES
+from ptm_mini.report.variants import ABLATIONS, FEW, HEAD_OF
 from ptm_mini.runs.folder import load_run, new_variant, open_set
 from ptm_mini.runs.models import train_and_save
 from ptm_mini.settings import get, keys, with_settings
@@ -156,12 +156,11 @@ def picture(kind, variants, found, name):
         panels = {f"{share:.0%} of the training data": line(
             [variant for variant in variants if variant.changes["train.fraction"] == share], "validation")
             for share in (FEW, 1.0)}
-        return charts.lines([panels], f"Validation accuracy by {kind}, {name}", kind, logarithmic=True)
+        return charts.lines([panels], f"Validation accuracy by {kind}, {name}", kind, logarithmic=True, fitted=panels)
     if kind == "fraction":
-        of_all_steps, backbone = [variant for variant in variants if variant.x], [rows[BACKBONE] for rows in found]
-        panels = {column: {BACKBONE: [(share, [own[column] for own in backbone]) for share in SHARES],
-                           **line(of_all_steps, column)} for column in ("average", columns[-2])}
-        return charts.lines([panels], title, "share of the training data, in as many steps", logarithmic=True)
+        in_as_many_steps = [variant for variant in variants if variant.x]
+        panels = {column: line(in_as_many_steps, column) for column in ("average", columns[-2])}
+        return charts.lines([panels], title, "share of the training data, in as many steps", logarithmic=True, fitted=panels)
     if variants[0].x is None:
         return charts.bars(found, columns, title)
     series = {column: [(variant.x, [rows[variant.label][column] for rows in found]) for variant in variants]

@@ -6,8 +6,8 @@ import statistics
 from PIL import Image, ImageDraw, ImageFont
 
 INK, FAINT = "#202124", "#dadce0"
-COLOURS = ("#9aa0a6", "#1a73e8", "#f29900", "#188038", "#a142f4", "#d93025", "#12b5cb", "#e37400", "#5f6368", "#7cb342",
-           "#f06292", "#795548", "#3949ab", "#00897b", "#c0ca33", "#8d6e63", "#ad1457")
+COLOURS = ("#9aa0a6", "#1a73e8", "#f29900", "#188038", "#a142f4", "#d93025", "#12b5cb", "#202124", "#f06292", "#7cb342",
+           "#e37400", "#795548", "#3949ab", "#00897b", "#c0ca33", "#8d6e63", "#ad1457")
 LEFT, TOP, HEIGHT, LEGEND_WIDTH = 64, 44, 300, 220
 PANEL, BESIDE, BELOW = 330, 50, 76           # width of a panel of lines, and the room to the next ones
 DOTS = 30                                    # points of a line up to which each is marked
@@ -45,11 +45,11 @@ def round_numbers(first, last, logarithmic=False):
 
 
 class Scale:
-    """The vertical axis of a panel, with a line at each `step`: of shares up to 1, of losses between round numbers."""
+    """The vertical axis of a panel, with a line at each `step`: up to 1, as of shares, or fitted, between round numbers."""
 
-    def __init__(self, values, top, losses=False):
+    def __init__(self, values, top, fitted=False):
         self.top, self.step, self.low, self.high = top, 0.1, math.floor(10 * max(0, min(values) - 0.02)) / 10, 1.0
-        if losses:
+        if fitted:
             self.step = round_step(max(values) - min(values))
             self.low = self.step * math.floor(min(values) / self.step)
             self.high = self.step * (math.floor(max(values) / self.step) + 1)
@@ -97,11 +97,11 @@ def bars(tables, columns, title):
     return as_png(picture)
 
 
-def lines(rows, title, x_label, logarithmic=False, losses=(), ticks=()):
+def lines(rows, title, x_label, logarithmic=False, fitted=(), ticks=()):
     """Rows of panels, PNG bytes. In a panel are lines over x, with the spread over seeds shaded; a row shares its x axis.
 
     rows    list of {panel's name: {series: [(x, values, a number a seed)]}}
-    losses  names of panels whose values are no shares
+    fitted  names of panels whose axis is fitted to what they hold
     ticks   the x that are written below; none: those of the points
     """
     series = list(dict.fromkeys(name for row in rows for panel in row.values() for name in panel))
@@ -111,7 +111,7 @@ def lines(rows, title, x_label, logarithmic=False, losses=(), ticks=()):
         across, labels = horizontal([x for panel in row.values() for own in panel.values() for x, _ in own], logarithmic, ticks)
         for p, (name, panel) in enumerate(row.items()):
             left, values = LEFT + p * width, [value for own in panel.values() for _, values in own for value in values]
-            scale = Scale(values, TOP + 16 + r * down, name in losses)
+            scale = Scale(values, TOP + 16 + r * down, name in fitted)
             scale.draw(draw, left, left + PANEL)
             draw.text((left + PANEL / 2, scale.top - 22), name, INK, font(14), anchor="ma")
             for x, label in labels:

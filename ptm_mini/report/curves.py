@@ -97,7 +97,7 @@ def curves(out, folders):
     if not rows:
         raise InputError(f"{out}: its log has no finite number; expected some: train it again")
     losses = [panel for row in rows for panel in row if panel.endswith("loss")]
-    files = {"curves.png": charts.lines(rows, f"Training, {name}", "epoch", losses=losses)}
+    files = {"curves.png": charts.lines(rows, f"Training, {name}", "epoch", fitted=losses)}
     if courses:
         seeds = [{method: columns_of(own[seed]) for method, own in courses.items()} for seed in range(len(logs))]
         print(f"Seconds of training, over all situations, and until the validation accuracy is within {CLOSE} of the best "

@@ -11,7 +11,7 @@ from ptm_mini.training.methods import METHODS
 LENGTHS, RANKS, VIEWS = (1, 2, 4, 8, 16, 32), (1, 3, 5), (0, 1, 2, 4)
 SHARES, FEW, PAPER = (0.03, 0.1, 0.3, 1.0), 0.1, (0.3, 5)          # of the training data; the paper's, and its epochs
 RATES_FOR_FEW = {"adapter": 3e-3, "full_mixed": 3e-4}              # learning rates found better for a share up to FEW
-LEARNERS = tuple(method for method in METHODS if method != "full_per_situation")        # for which full_mixed stands
+LEARNERS = ("full_mixed", *(method for method in METHODS if not method.startswith("full")))        # it stands for both
 SIZE_OF = {"prompt": "prompts.length", "lora": "lora.rank", "adapter": "adapter.bottleneck"}
 HEAD_OF = {"prompt": "prompts.tune_head", "lora": "lora.tune_head", "adapter": "adapter.tune_head"}
 

@@ -114,7 +114,7 @@ def test_ticks_are_round_numbers():
 
 def test_lines_lie_where_their_numbers_say():
     """A loss that falls from 4 to 2: the axis goes by halves from 2 to 4.5, whose middle is 3.25."""
-    drawn = charts.lines([{"own: loss": {"a": [(1, [4.0]), (9, [2.0])]}}], "title", "epoch", losses=["own: loss"])
+    drawn = charts.lines([{"own: loss": {"a": [(1, [4.0]), (9, [2.0])]}}], "title", "epoch", fitted=["own: loss"])
     picture, top = Image.open(io.BytesIO(drawn)).convert("RGB"), charts.TOP + 16
     colour = tuple(bytes.fromhex(charts.COLOURS[0][1:]))
     for x, loss in ((charts.LEFT + 14, 4.0), (charts.LEFT + charts.PANEL // 2, 3.0), (charts.LEFT + charts.PANEL - 14, 2.0)):
