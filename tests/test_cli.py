@@ -219,7 +219,7 @@ def test_ablations_with_other_backbones_and_methods(seeds_folder, monkeypatch, k
         assert rows["cross, backbone"]["average"] == (
             json.loads((run / "results.json").read_text())["average"]["backbone"])
     else:
-        assert len(rows) == 6 and {row["learns"] for row in rows.values()} >= {7 * 6 * 16 * 2}
+        assert len(rows) == 7 and "backbone" in rows and {row["learns"] for row in rows.values()} >= {7 * 6 * 16 * 2}
     assert (run / f"ablate-{kind}.png").exists()
 
 
