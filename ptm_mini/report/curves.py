@@ -86,7 +86,7 @@ def against_seconds(courses, title):
     first, last = min(xs), max(xs)
     wide = last >= WIDE * first
     return charts.lines([{"": series}], title, "seconds of training, over all situations", logarithmic=wide,
-                        ticks=charts.round_numbers(first, last, wide))
+                        fitted=[""], ticks=charts.round_numbers(first, last, wide))
 
 
 def curves(out, folders):
