@@ -24,6 +24,12 @@ if __name__ == "__main__":
 """
 
 
+def hear_signals():
+    """What the tests run in, such as nohup or a shell's background, may ignore signals, which a child would inherit."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+
+
 @pytest.fixture
 def begun(tmp_path):
     """A function that starts a script of these lines, waits until it says that it is there, and returns its process"""
@@ -33,7 +39,7 @@ def begun(tmp_path):
         script = tmp_path / "script.py"
         script.write_text(BEGIN + "\n".join(lines))
         process = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                                   cwd=tmp_path, **keywords)
+                                   cwd=tmp_path, **{"preexec_fn": hear_signals, **keywords})
         processes.append(process)
         process.stdout.readline()
         return process
