@@ -159,7 +159,8 @@ def picture(kind, variants, found, name):
         return charts.lines([panels], f"Validation accuracy by {kind}, {name}", kind, logarithmic=True, fitted=panels)
     if kind == "fraction":
         in_as_many_steps = [variant for variant in variants if variant.x]
-        panels = {column: line(in_as_many_steps, column) for column in ("average", columns[-2])}
+        hardest = columns[-2]                                  # the last situation, before the average
+        panels = {column: line(in_as_many_steps, column) for column in ("average", hardest)}
         return charts.lines([panels], title, "share of the training data, in as many steps", logarithmic=True, fitted=panels)
     if variants[0].x is None:
         return charts.bars(found, columns, title)

@@ -5,12 +5,12 @@ import torch
 
 from ptm_mini.config import FUSION_KINDS
 from ptm_mini.method.backbone import Backbone
-from ptm_mini.settings import get, with_settings
+from ptm_mini.settings import expect, get, with_settings
 from ptm_mini.training.methods import METHODS
 
 LENGTHS, RANKS, VIEWS = (1, 2, 4, 8, 16, 32), (1, 3, 5), (0, 1, 2, 4)
 SHARES, FEW, PAPER = (0.03, 0.1, 0.3, 1.0), 0.1, (0.3, 5)          # of the training data; the paper's, and its epochs
-RATES_FOR_FEW = {"adapter": 3e-3, "full_mixed": 3e-4}              # learning rates found better for a share up to FEW
+RATES_FOR_FEW = {"adapter": 3e-3, "full_mixed": 3e-4}              # better up to FEW: AV-MNIST's validation, docs/evidence.md
 LEARNERS = ("full_mixed", *(method for method in METHODS if not method.startswith("full")))        # it stands for both
 SIZE_OF = {"prompt": "prompts.length", "lora": "lora.rank", "adapter": "adapter.bottleneck"}
 HEAD_OF = {"prompt": "prompts.tune_head", "lora": "lora.tune_head", "adapter": "adapter.tune_head"}
@@ -19,7 +19,7 @@ HEAD_OF = {"prompt": "prompts.tune_head", "lora": "lora.tune_head", "adapter": "
 class Variant(NamedTuple):
     """A run with other settings: a row of an ablation's table."""
     label: str
-    x: float                      # where it stands in the picture; None where the picture has bars
+    x: float                      # where it stands in a picture of lines; None where that has no place for it, or has bars
     method: str
     changes: dict                 # {dotted key: value}
 
@@ -65,9 +65,10 @@ def learning_rate(config):
     """every method at three learning rates, with all the training data and with a tenth: accuracy on the validation split"""
     found = []
     for method in LEARNERS:
+        own, epochs = get(config, rate_of(method)), rate_of(method).replace("learning_rate", "epochs")
+        expect(get(config, epochs) > 0, config, epochs, "1 or more, for learning rates to differ")
         for share in (FEW, 1.0):
-            for factor in (1 / 3, 1, 3):
-                rate = float(f"{factor * get(config, rate_of(method)):.1g}")
+            for rate in (float(f"{own / 3:.1g}"), own, float(f"{own * 3:.1g}")):
                 found.append(Variant(f"{method}, {share:.0%}, {rate:g}", rate, method,
                                      {**share_of_data(share), rate_of(method): rate}))
     return found

@@ -107,6 +107,13 @@ def test_learning_rates_are_compared_on_the_validation_split_alone(run, monkeypa
     assert (run / "ablate-learning_rate.png").exists()
 
 
+def test_learning_rates_are_a_third_of_the_own_one_itself_and_three_times_it():
+    config = with_settings(PRESETS["tiny"], {"train.lora.learning_rate": 0.0123})
+    assert [variant.x for variant in variants.learning_rate(config) if variant.method == "lora"] == 2 * [0.004, 0.0123, 0.04]
+    said = refusal(variants.learning_rate, with_settings(config, {"train.lora.epochs": 0}))
+    assert said == "setting train.lora.epochs=0: expected 1 or more, for learning rates to differ"
+
+
 def test_views_are_of_what_can_start_from_kept_tokens(run, monkeypatch):
     monkeypatch.setattr(variants, "VIEWS", (0, 1))
     ablate(run, kind="views")
