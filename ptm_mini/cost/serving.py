@@ -10,31 +10,22 @@ from ptm_mini.method.baselines import merge
 from ptm_mini.method.prompts import Prompted, PromptSet
 from ptm_mini.method.router import Router, concat, plain, routed, situation
 from ptm_mini.settings import with_settings
-from ptm_mini.training.kept import Late
 from ptm_mini.training.methods import METHODS, CaseModels
 
-TOLD, ROUTED, ONCE = ", told", ", routed", ", routed, early blocks once"       # what stands behind the name of a row
+TOLD, ROUTED = ", told", ", routed"       # what stands behind the name of a row
 
 
 class MixedRouter(Router):
     """Does a router's work and then picks the situations in turn: one of random weights would pick the same for all."""
 
-    def pick(self, audio, image):
-        super().pick(audio, image)
+    def pick(self, audio, image, logits=None):
+        super().pick(audio, image, logits)
         return in_turn(len(audio), audio.device)
 
 
 def in_turn(count, device):
     """situations [count], one after the other"""
     return torch.arange(count, device=device) % len(Situation)
-
-
-def early_once(model):
-    """As `routed`, but the blocks before the first prompts, which the router reads too, are run once. The answers of a
-    MixedRouter: a Router would have to be shown the inputs as well, to see what is missing."""
-    late = Late(model.backbone, model.first)
-    answer = routed(Prompted(late, model.sets), MixedRouter(late).to(late.norm.weight.device))
-    return lambda audio, image, situations: answer(*model.backbone.early(audio, image, model.first), situations)
 
 
 def ways(config, backbone):
@@ -50,8 +41,6 @@ def ways(config, backbone):
         model = Prompted(backbone, [PromptSet(own, backbone.head, random) for _ in Situation]).to(device)
         found[f"prompts {name}{TOLD}"] = situation(model, router), (model,)
         found[f"prompts {name}{ROUTED}"] = routed(model, router), (model, router)
-        if model.first > 0:
-            found[f"prompts {name}{ONCE}"] = early_once(model), (model, router)
         if name == "both":
             found["prompts both, concat"] = concat(model, router), (model,)
     for row, models in (("lora merged", map(merge, four("lora"))), ("lora", four("lora"))):
@@ -88,7 +77,7 @@ def added(times):
     """{row with a router: {size: median share of the time of being told that it takes more}}. times: {row: {size: seconds}}"""
     found = {}
     for row, own in times.items():
-        told = times.get(row.removesuffix(ONCE).removesuffix(ROUTED) + TOLD)
+        told = times.get(row.removesuffix(ROUTED) + TOLD)
         if told:
             found[row] = {str(size): statistics.median(mine / known for mine, known in zip(own[size][1:], told[size][1:])) - 1
                           for size in own}

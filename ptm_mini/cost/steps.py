@@ -49,7 +49,7 @@ def all_steps(config, backbone, audio, image):
         return backbone.early(audio, image, first)
 
     steps = {FULL: Step(built(METHODS["full_mixed"].build, backbone), inputs, lambda model, inputs, labels: None)}
-    for method in ("lora", "adapter", "scale_shift", "prompt_scale_shift"):
+    for method in ("lora", "adapter", "scale_shift"):
         steps[method] = Step(built(METHODS[method].build, backbone, with_settings(config, levels(config)["both"])), inputs,
                              lambda model, inputs, labels: backbone_of(model).early(*inputs, first=0))
     steps["head"] = Step(built(METHODS["head"].build, backbone), inputs, lambda model, inputs, labels: model.features(*inputs))

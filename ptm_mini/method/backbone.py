@@ -145,6 +145,11 @@ class Backbone(Module):
         spectrogram = audio.transpose(1, 2)[:, None]                                               # [B, 1, M, T]
         return self.audio_encoder.early(spectrogram, first), self.image_encoder.early(image, first)
 
+    def encoded(self, audio, image, first):
+        """What is left of the encoders behind `early`, without prompts: [B, N_a, D], [B, N_v, D] -> the same shapes"""
+        none = self.no_prompts()
+        return self.audio_encoder.late(audio, none.audio_input, first), self.image_encoder.late(image, none.image_input, first)
+
     def late(self, audio, image, prompts, first):
         """
         audio, image  [B, N_a, D], [B, N_v, D]  as `early` gives them

@@ -1,9 +1,8 @@
-"""What prompts are compared with: a tuned head, LoRA, Adapter, scale and shift, and full fine-tuning; and, beyond the paper,
-prompts beside scale and shift.
+"""What prompts are compared with: a tuned head, LoRA, Adapter, scale and shift, and full fine-tuning.
 
-Each is a model that is called like the backbone and, but for prompts, starts as the backbone, exactly. All but full
-fine-tuning, which learns a copy, share the backbone's frozen weights and add parameters of their own, which alone have
-gradients; the backbone's code does not know of them.
+Each is a model that is called like the backbone and starts as the backbone, exactly. All but full fine-tuning, which learns a
+copy, share the backbone's frozen weights and add parameters of their own, which alone have gradients; the backbone's code does
+not know of them.
 """
 import copy
 
@@ -13,7 +12,6 @@ from torch.nn import functional as F
 
 from ptm_mini.method.backbone import CrossUpdate, freeze
 from ptm_mini.method.layers import Attention, Block
-from ptm_mini.method.prompts import prompted
 
 
 def uniform(fan_out, fan_in, generator):
@@ -121,22 +119,13 @@ def adapter(backbone, config, generator):
     return model
 
 
-def scaled_and_shifted(model):
-    """Put a scale and a shift behind every norm of every block, in place; the last norm, before the head, stays. returns it"""
+def scale_shift(backbone, config, generator):
+    """A scale and a shift behind every norm of every block; the last norm, before the head, stays."""
+    model = sharing(backbone, tune_head=True)
     for block in [module for module in model.modules() if isinstance(module, (Block, CrossUpdate))]:
         for name, norm in [(name, child) for name, child in block.named_children() if isinstance(child, nn.LayerNorm)]:
             setattr(block, name, ScaleShift(norm))
     return model
-
-
-def scale_shift(backbone, config, generator):
-    """A scale and a shift behind the norms."""
-    return scaled_and_shifted(sharing(backbone, tune_head=True))
-
-
-def prompt_scale_shift(backbone, config, generator):
-    """Prompts beside a scale and a shift behind the norms: our own, beyond the paper."""
-    return scaled_and_shifted(prompted(sharing(backbone, tune_head=False), config, generator))
 
 
 def full(backbone, config, generator):

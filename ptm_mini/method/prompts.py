@@ -55,7 +55,7 @@ def side_by_side(sets):
 class Prompted(nn.Module):
     """A frozen backbone with one prompt set, or with those of the four situations; only the sets have gradients.
 
-    Both ways to answer return scores [B, K] whose softmax are the class probabilities.
+    All ways to answer give scores [B, K] whose softmax are the class probabilities.
     """
 
     def __init__(self, backbone, sets):
@@ -76,7 +76,19 @@ class Prompted(nn.Module):
 
     def by_situation(self, audio, image, situations):
         """Each sample with the set of its own situation, all in one pass. situations [B] long"""
-        features = self.backbone.features(audio, image, choose(self.sets, situations), self.first)
+        return self.late(*self.backbone.early(audio, image, self.first), situations)
+
+    def routed(self, audio, image, router):
+        """As by_situation, with the situations that a Router picks. It reads the encoders without prompts: what of them
+        comes before the first prompts runs once for both. returns scores, situations [B], the router's logits [B, S]"""
+        tokens = self.backbone.early(audio, image, self.first)
+        logits = router.logits(*self.backbone.encoded(*tokens, self.first))
+        situations = router.pick(audio, image, logits)
+        return self.late(*tokens, situations), situations, logits
+
+    def late(self, audio, image, situations):
+        """As by_situation, of the tokens before the first prompts, [B, N_a, D] and [B, N_v, D]"""
+        features = self.backbone.late(audio, image, choose(self.sets, situations), self.first)
         scores = torch.stack([head(features) for head in self.heads])          # [S, B, K]
         return scores[situations, torch.arange(len(audio), device=situations.device)]
 

@@ -7,6 +7,13 @@ from ptm_mini.config import Situation
 from ptm_mini.method.backbone import freeze
 
 
+def moments(audio, image):
+    """[B, N_a, D], [B, N_v, D] -> [B, 4 D]: mean and standard deviation (over N, not N - 1) of the tokens of each modality, in
+    the order audio mean, audio deviation, image mean, image deviation"""
+    return torch.cat([part for tokens in (audio, image) for part in (tokens.mean(dim=1), tokens.std(dim=1, correction=0))],
+                     dim=1)
+
+
 class Router(nn.Module):
     """A linear layer on pooled features of the frozen backbone; the layer alone has gradients."""
 
@@ -17,21 +24,24 @@ class Router(nn.Module):
         self.bias = nn.Parameter(torch.zeros(len(Situation)))
 
     def pooled(self, audio, image):
-        """[B, T, M], [B, 3, H, W] -> [B, 4 D]: mean and standard deviation (over N, not N - 1) of the tokens of each modality,
-        in the order audio mean, audio deviation, image mean, image deviation"""
-        streams = self.backbone.early(audio, image)
-        return torch.cat([part for tokens in streams for part in (tokens.mean(dim=1), tokens.std(dim=1, correction=0))], dim=1)
+        """[B, T, M], [B, 3, H, W] -> [B, 4 D]: the moments of what the encoders give"""
+        return moments(*self.backbone.early(audio, image))
 
     def forward(self, audio, image):
         """returns logits [B, S] of the situations"""
-        return F.linear(self.pooled(audio, image), self.weight, self.bias)
+        return self.logits(*self.backbone.early(audio, image))
 
-    def pick(self, audio, image):
+    def logits(self, audio, image):
+        """As forward, of what the encoders gave, [B, N_a, D] and [B, N_v, D]"""
+        return F.linear(moments(audio, image), self.weight, self.bias)
+
+    def pick(self, audio, image, logits=None):
         """The situations whose models are to answer, [B] long: where a modality is all 0, which anyone can see, what follows
-        from that; else the likeliest one"""
+        from that; else the likeliest one. logits: as forward gives them, where they are known"""
         lacking = (Situation.NOISY_AUDIO * audio.flatten(1).eq(0).all(dim=1)
                    | Situation.NOISY_IMAGE * image.flatten(1).eq(0).all(dim=1))
-        return self(audio, image).argmax(dim=1).where(lacking == 0, lacking)
+        logits = self(audio, image) if logits is None else logits
+        return logits.argmax(dim=1).where(lacking == 0, lacking)
 
     @torch.no_grad()
     def fit(self, batches, shrinkage):
@@ -77,8 +87,8 @@ def concat(model, router):
 
 
 def routed(model, router):
-    """The situations that the router picks."""
-    return lambda audio, image, situations: model.by_situation(audio, image, router.pick(audio, image))
+    """The situations that the router picks. Blocks before the first prompts, which the router reads too, are run once."""
+    return lambda audio, image, situations: model.routed(audio, image, router)[0]
 
 
 def told(model, situation):

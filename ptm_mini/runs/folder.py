@@ -91,10 +91,8 @@ def save_method(folder, run, method, trained_on, models, costs):
 
 
 def new_variant(folder, run, target, config):
-    """A new run folder `target` for other settings on the backbone of the run in `folder`, which stays where it is.
-
-    returns  Run, with nothing but the backbone
-    """
+    """A new run folder `target` for other settings on the backbone of the run in `folder`, which stays where it is. returns
+    Run, with nothing but the backbone"""
     target.mkdir(parents=True, exist_ok=True)
     variant = replace(run, config=config, costs={}, backbone=os.path.relpath(folder / run.backbone, target))
     return add_to_index(target, variant, BACKBONE, run.costs[BACKBONE])
@@ -139,11 +137,13 @@ def load_run(folder):
         if version == 1:
             logger.info("%s: saved by version 0.3 or earlier, and read as it is; its costs are in costs.json", folder)
             facts["costs"] = costs_of_format_1(folder / "costs.json", facts["trained"])
+        for method in (method for method in facts["costs"] if method not in (BACKBONE, *METHODS)):
+            raise InputError(f"{path}: has the method {shown(method)}, of another ptm_mini; expected some of "
+                             f"{', '.join(METHODS)}: use the version that trained it")
         init = facts.get("init")                                         # version 0.2 had no such thing
         run = Run(config_in(path, facts), facts["classes"], Normalisation(**facts["normalisation"]), facts["data"],
                   facts.get("set"), facts["backbone"], init and Origin(**init),
                   {method: [Cost(**cost) for cost in costs] for method, costs in facts["costs"].items()})
-        run.files()                                                      # knows every method
         if not is_of_its_types(run):
             raise TypeError("a value of another type")
     except InputError:

@@ -114,13 +114,11 @@ class Predictor:
         beside = 2 * batch if len(batch) == 1 else batch
         audio = torch.stack([pair.audio for pair in beside]).to(self.device)
         image = torch.stack([pair.image for pair in beside]).to(self.device)
-        windows = audio.unbind(dim=1)                                          # each [B, T, M]
-        picks = [self.router.pick(window, image) for window in windows]
-        scores = mean_answer([self.model.by_situation(window, image, own) for window, own in zip(windows, picks)])
+        routed = [self.model.routed(window, image, self.router) for window in audio.unbind(dim=1)]       # each [B, T, M]
+        scores, (_, situations, logits) = mean_answer([scores for scores, _, _ in routed]), routed[0]
         if not scores.isfinite().all():
             raise InputError("the model gives no finite answer; expected finite inputs and weights: train the run again")
-        situations, probabilities = picks[0], scores.softmax(dim=1)
-        router = self.router(windows[0], image).softmax(dim=1)
+        probabilities, router = scores.softmax(dim=1), logits.softmax(dim=1)
         return [Answer(self.ranked(p), Situation(s), None if pair.lacking else dict(zip(Situation, r))) for pair, p, s, r
                 in zip(batch, probabilities.tolist(), situations.tolist(), router.tolist())]
 

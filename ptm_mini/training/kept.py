@@ -32,17 +32,19 @@ class Late(nn.Module):
             encoder.patches = encoder.positions = encoder.modality = None
             encoder.blocks = encoder.blocks[first:]
 
-    def early(self, audio, image):
-        """What is left of the encoders, without prompts: what a router reads. returns [B, N_a, D], [B, N_v, D]"""
-        none = self.backbone.no_prompts()
-        return (self.backbone.audio_encoder.late(audio, none.audio_input, 0),
-                self.backbone.image_encoder.late(image, none.image_input, 0))
-
-    def features(self, audio, image, prompts, first):
-        """As Backbone.late; raises ValueError where prompts enter at another block than the tokens were kept before"""
+    def early(self, audio, image, first):
+        """The tokens, as they are; raises ValueError where prompts enter at another block than they were kept before"""
         if first != self.first:
             raise ValueError(f"prompts enter at block {first}; expected block {self.first}, before which the tokens were kept")
+        return audio, image
+
+    def late(self, audio, image, prompts, first):
+        """As Backbone.late, of tokens that `early` let through"""
         return self.backbone.late(audio, image, prompts, 0)
+
+    def features(self, audio, image, prompts, first):
+        """As Backbone.features"""
+        return self.late(*self.early(audio, image, first), prompts, first)
 
     def forward(self, audio, image):
         """returns logits [B, K]"""

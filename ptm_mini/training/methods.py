@@ -6,7 +6,7 @@ from torch import nn
 
 from ptm_mini.config import Situation
 from ptm_mini.errors import InputError
-from ptm_mini.method.baselines import adapter, full, head, lora, merge, prompt_scale_shift, scale_shift
+from ptm_mini.method.baselines import adapter, full, head, lora, merge, scale_shift
 from ptm_mini.method.prompts import Prompted, PromptSet, blocks_before_prompts, prompted
 
 BACKBONE, ROUTER = "backbone", "router"        # what is trained first, and the stage that makes a router
@@ -40,8 +40,6 @@ METHODS = {
                       settings=("adapter",)),
     "scale_shift": Method("a scale and a shift behind every norm of a block, for each situation", scale_shift,
                           ("scale_shift",)),
-    "prompt_scale_shift": Method("prompts and a head, and a scale and a shift behind every norm of a block, for each situation",
-                                 prompt_scale_shift, ("prompts",), settings=("prompts",)),
     "full_per_situation": Method("a copy of everything, for each situation", full, ("full_per_situation",)),
     "full_mixed": Method("one copy of everything, on all situations mixed", full, ("full_mixed",), MIXED, strategies=()),
 }
@@ -97,6 +95,13 @@ class CaseModels(nn.Module):
                 out = scores.new_empty(len(audio), scores.shape[1]) if out is None else out
                 out[mine] = scores
         return out
+
+    def routed(self, audio, image, router):
+        """Each sample goes through the model of the situation that a Router picks. returns scores, situations [B], the router's
+        logits [B, S]"""
+        logits = router(audio, image)
+        situations = router.pick(audio, image, logits)
+        return self.by_situation(audio, image, situations), situations, logits
 
 
 def assembled(models):

@@ -62,8 +62,8 @@ def test_frozen_weights_get_no_gradient_and_kept_tokens_spare_what_made_them(all
         assert counted(all_steps[row]) < 2.03 * forward - before(row), row
         if row + steps.KEPT in all_steps:
             assert counted(all_steps[row + steps.KEPT]) == counted(all_steps[row]) - before(row) > 0
-    assert before("prompt_scale_shift") == before("scale_shift") == len(LABELS) * EARLY
-    assert counted(all_steps["prompts both"]) < counted(all_steps["prompt_scale_shift"]) < counted(all_steps[steps.FULL])
+    assert before("prompts both") == before("scale_shift") == len(LABELS) * EARLY
+    assert counted(all_steps["prompts both"]) < counted(all_steps[steps.FULL])
     assert before("prompts attention") == len(LABELS) * (EARLY + ENCODERS) == before("prompts late") + len(LABELS) * ENCODERS / 2
     assert [row for row in all_steps if row.endswith(steps.KEPT)] == ["head, kept", "prompts attention, kept", "prompts late, kept"]
 
@@ -132,7 +132,7 @@ def test_each_way_to_answer_gives_the_answers_of_the_situations_told(small, inpu
     scores = {row: answer(audio, image, told) for row, (answer, _) in ways.items()}
     for name in steps.levels(small):
         own = {row: found for row, found in scores.items() if row.startswith(f"prompts {name}") and "concat" not in row}
-        assert len(own) == (3 if name in ("attention", "late") else 2)
+        assert len(own) == 2
         assert all(torch.allclose(found, own[f"prompts {name}, told"], atol=1e-6) for found in own.values())
     assert torch.allclose(scores["lora merged, routed"], scores["lora, routed"], atol=1e-5)
 

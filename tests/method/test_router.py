@@ -1,11 +1,12 @@
 """The router finds the known discriminant and sees no class; the strategies choose as they say."""
+import pytest
 import torch
 from conftest import CLASSES, make_backbone, make_prompted, move
 
 from ptm_mini.config import Situation
 from ptm_mini.method.backbone import Backbone
 from ptm_mini.method.router import STRATEGIES, Router, lowest_entropy, told
-from ptm_mini.settings import with_assignments
+from ptm_mini.settings import with_assignments, with_settings
 
 
 def test_the_router_is_the_discriminant_that_makes_the_fewest_errors(small):
@@ -22,8 +23,9 @@ def test_the_router_is_the_discriminant_that_makes_the_fewest_errors(small):
     covariance = (root.T @ root).double()
     weight = torch.linalg.solve(covariance, centres.double().T).T
     expected = x.double() @ weight.T - (weight * centres).sum(dim=1) / 2
-    assert torch.allclose(router(x, None).double(), expected, atol=0.02 * expected.abs().max())
-    assert (router(x, None).argmax(dim=1) == expected.argmax(dim=1)).float().mean() > 0.99
+    logits = torch.nn.functional.linear(x, router.weight, router.bias)
+    assert torch.allclose(logits.double(), expected, atol=0.02 * expected.abs().max())
+    assert (logits.argmax(dim=1) == expected.argmax(dim=1)).float().mean() > 0.99
 
 
 def test_one_token_a_modality_has_a_spread_of_0(small):
@@ -76,3 +78,20 @@ def test_each_strategy_answers_with_the_sets_that_it_names(small, inputs):
     assert torch.equal(answers["routed"], model.by_situation(audio, image, router.pick(audio, image)))
     for s in Situation:
         assert torch.equal(told(model, s)(audio, image, situations), model.by_situation(audio, image, torch.full((5,), s)))
+
+
+@pytest.mark.parametrize("place, runs", [({}, [2, 2]), ({"prompts.input_depth": 0}, [1, 1]),
+                                         ({"prompts.input_depth": 1, "prompts.first_block": 1}, [1, 2])])
+def test_blocks_before_the_first_prompts_run_once_for_router_and_prompts(small, inputs, place, runs):
+    audio, image, _ = inputs
+    backbone, model = make_prompted(with_settings(small, place))
+    router = Router(backbone)
+    router.fit([inputs], shrinkage=0.1)
+    expected = router(audio, image), router.pick(audio, image)
+    counts = [0, 0]
+    for i, block in enumerate(backbone.image_encoder.blocks):
+        block.register_forward_hook(lambda *_, i=i: counts.__setitem__(i, counts[i] + 1))
+    scores, situations, logits = model.routed(audio, image, router)
+    assert counts == runs
+    assert torch.equal(logits, expected[0]) and torch.equal(situations, expected[1])
+    assert torch.equal(scores, model.by_situation(audio, image, situations))

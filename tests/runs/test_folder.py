@@ -166,6 +166,10 @@ def test_a_run_of_another_version_is_named(tmp_path, small):
     change(tmp_path, lambda facts: facts["config"].pop("lora"))
     message = refusal(run_folder.load_run, tmp_path)
     assert "config.json: saved by another version" in message and "lora is missing" in message
+    make_run(tmp_path / "more", small)
+    change(tmp_path / "more", lambda facts: facts["costs"].update(prompt_scale_shift=facts["costs"]["prompt"]))
+    message = refusal(run_folder.load_run, tmp_path / "more")                         # versions 0.4 and 0.5 had it
+    assert "config.json: has the method 'prompt_scale_shift', of another ptm_mini; expected some of prompt, head" in message
     for version in (3, 0, "2", None, [2]):
         change(tmp_path, lambda facts: facts.update(format=version))
         assert "of another ptm_mini; expected 1 to 2" in refusal(run_folder.load_run, tmp_path)
