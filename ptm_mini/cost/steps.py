@@ -9,7 +9,6 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from ptm_mini.config import Situation
 from ptm_mini.cost.clock import growth, seconds, system_tells
 from ptm_mini.cost.shares import FULL, keeping_of, protocols, shares_of
 from ptm_mini.errors import InputError
@@ -143,7 +142,7 @@ def measure(steps, labels, samples, repeats, device):
             times[row].append(seconds(call, device))
     ms, rows = {row: 1000 * statistics.median(own[1:]) for row, own in times.items()}, {}
     for row, run in runs.items():
-        rows[row] = {"learns": run.numbers, "stored kB": 4 * len(Situation) * run.numbers / 1e3,
+        rows[row] = {"learns": run.numbers, "stored kB": 4 * run.numbers / 1e3,
                      "Gop": operations(run.step, labels, backward) / 1e9, "ms": ms[row],
                      "step MB": run.memory(device) / 1e6}
         if system_tells(device):

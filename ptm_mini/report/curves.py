@@ -7,6 +7,7 @@ import statistics
 from ptm_mini.errors import InputError
 from ptm_mini.report import charts, tables
 from ptm_mini.report.results import write
+from ptm_mini.report.variants import LEARNERS
 from ptm_mini.training.methods import METHODS
 from ptm_mini.training.progress import LOG, read_log
 
@@ -66,15 +67,16 @@ def course_of(log, method):
 
 
 def courses_of(logs):
-    """{method: its course in each log}, of the methods that have one in all"""
-    found = {method: [course_of(log, method) for log in logs] for method in METHODS}
+    """{method: its course in each log}, of the methods that have one in all; in the ablations' order, so in their colours"""
+    order = dict.fromkeys((*LEARNERS, *METHODS))
+    found = {method: [course_of(log, method) for log in logs] for method in order}
     return {method: courses for method, courses in found.items() if all(courses)}
 
 
 def columns_of(course):
     """The numbers of a row of the table"""
     best = max(accuracy for _, accuracy in course)
-    return {"s/epoch": course[-1][0] / len(course),
+    return {"s/epoch, all situations": course[-1][0] / len(course),
             "s to best": next(seconds for seconds, accuracy in course if accuracy >= best - CLOSE), "best": best}
 
 

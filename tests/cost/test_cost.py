@@ -86,7 +86,7 @@ def test_shares_are_of_full_fine_tuning_and_limits_below(all_steps):
     assert of_full["prompts late, kept"]["operations"] == pytest.approx(of_full["prompts late"]["limit"])
     assert of_full["head"]["limit"] == pytest.approx(4 * D * CLASSES * len(LABELS) / 1e9 / training[steps.FULL]["Gop"], rel=0.51)
     assert found["keeping"]["head, kept"]["kB/sample"] == 2 * N * D * 2 / 1000
-    assert training["head"]["stored kB"] == 4 * 4 * (2 * D + D * CLASSES + CLASSES) / 1000
+    assert training["head"]["stored kB"] == 4 * (2 * D + D * CLASSES + CLASSES) / 1000
     assert found["protocols"]["head"]["equal s"] == pytest.approx(100 / len(LABELS) * training["head"]["ms"] / 1000)
 
 
