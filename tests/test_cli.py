@@ -381,5 +381,5 @@ def test_every_setting_is_printed_with_its_default_its_meaning_and_who_reads_it(
     train_script.main(["--settings", "--set", "prompts.length=3"])
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == keys(PRESETS["tiny"])
-    assert f"{'prompts.length':<38} 3      prompt                 P, tokens per modality and place" in lines
+    assert f"{'prompts.length':<38} 3      prompt                     P, tokens per modality and place" in lines
     assert any(line.split()[:3] == ["train.fraction", "1.0", "all"] and "all but backbone" in line for line in lines)

@@ -17,6 +17,8 @@ from ptm_mini.training.samples import Task
 
 logger = logging.getLogger(__name__)
 ALONE = {"train.together.epochs": 0, "router.passes": 1}            # variants are trained case by case, as in the paper
+COMPARED_WITH = {"fraction": "prompts with as much training data", "budget": "prompts with as many numbers to learn",
+                 "views": "the same without kept tokens"}           # of ablations that compare with more than one row
 VALIDATED = "learning_rate"                                         # the ablation that chooses, so that it sees no test data
 
 
@@ -76,9 +78,9 @@ def ablate(out, folders, kind, device, storage, draws=1):
         print(tables.table(kind, found, columns))
         if kind == "fraction":
             print("\n" + tables.table("average", [by_share(rows) for rows in found]))
-        reference, compared = compare(kind, found, scores, paired.same_samples([run.view for run in runs]))
+        compared = compare(variants, scores, paired.same_samples([run.view for run in runs]))
         if compared:
-            print("\n" + paired.comparison(compared, reference))
+            print("\n" + paired.comparison(compared, COMPARED_WITH.get(kind) or repr(variants[0].against)))
         name += runs[0].suffix
     write(out / f"{name}.json", tables.as_json(found))
     write(out / f"{name}.png", picture(kind, variants, found, out.resolve().name))
@@ -112,18 +114,14 @@ def by_share(rows):
     return found
 
 
-def compare(kind, found, scores, same_samples):
-    """What the rows are compared with, in words, and the paired differences: with the best row, of `fraction` with prompts that
-    learned from as much."""
-    if kind != "fraction":
-        best = tables.best_row(found)
-        return repr(best), paired.differences(scores, best, same_samples)
+def compare(variants, scores, same_samples):
+    """{row: Difference} of each variant from that which it is compared with. scores, same_samples: as for paired.differences"""
     compared = {}
-    for reference in (row for row in found[0] if row.startswith("prompt, ")):
-        rows = [row for row in found[0] if row.partition(", ")[2] == reference.partition(", ")[2]]
+    for reference in dict.fromkeys(variant.against for variant in variants):
+        rows = [variant.label for variant in variants if variant.against == reference]
         alike = [{situation: {row: own[row] for row in rows} for situation, own in one.items()} for one in scores]
         compared |= paired.differences(alike, reference, same_samples)
-    return "prompts with as much training data", compared
+    return compared
 
 
 def validated(variants, trained):
@@ -137,33 +135,32 @@ def validated(variants, trained):
 
 
 def picture(kind, variants, found, name):
-    """Lines over what is varied where that is a number, else bars. found: a seed's {row: {column: number}} each"""
-    title, columns = f"Test accuracy by {kind}, {name}", tables.those_there(tables.ACCURACY, found[0])
+    """Averages, and the hardest situation beside them, over what is varied; where that is no number, over the rows of the table.
+    found: a seed's {row: {column: number}} each. returns PNG bytes"""
+    title = f"Test accuracy by {kind}, {name}"
 
-    def line(chosen, column, x=lambda variant: variant.x):
-        """{method: [(x, values, a number a seed)]}"""
-        series = {}
+    def line(chosen, column, x=lambda variant: variant.x, series=lambda variant: variant.method):
+        """{series: [(x, values, a number a seed)]}"""
+        lines = {}
         for variant in chosen:
-            series.setdefault(variant.method, []).append((x(variant), [rows[variant.label][column] for rows in found]))
-        return series
+            lines.setdefault(series(variant), []).append((x(variant), [rows[variant.label][column] for rows in found]))
+        return lines
 
     if kind == "budget":
         panels = {f"{word} head": line([variant for variant in variants if variant.changes[HEAD_OF[variant.method]] == tuned],
                                        "average", lambda variant: found[0][variant.label]["learns"])
                   for word, tuned in (("without", False), ("with", True))}
-        return charts.lines([panels], title, "numbers that learn for a situation", logarithmic=True)
+        return charts.lines([panels], title, "numbers that learn for a situation", logarithmic=True, fitted=panels)
     if kind == VALIDATED:
         panels = {f"{share:.0%} of the training data": line(
             [variant for variant in variants if variant.changes["train.fraction"] == share], "validation")
             for share in (FEW, 1.0)}
         return charts.lines([panels], f"Validation accuracy by {kind}, {name}", kind, logarithmic=True, fitted=panels)
-    if kind == "fraction":
-        in_as_many_steps = [variant for variant in variants if variant.x]
-        hardest = columns[-2]                                  # the last situation, before the average
-        panels = {column: line(in_as_many_steps, column) for column in ("average", hardest)}
-        return charts.lines([panels], title, "share of the training data, in as many steps", logarithmic=True, fitted=panels)
+    shown = ("average", tables.those_there(tables.ACCURACY, found[0])[-2])           # the last situation is the hardest
     if variants[0].x is None:
-        return charts.bars(found, columns, title)
-    series = {column: [(variant.x, [rows[variant.label][column] for rows in found]) for variant in variants]
-              for column in columns}
-    return charts.lines([{"": series}], title, kind, logarithmic=kind != "depth")
+        panels = {column: line(variants, column, lambda variant: 1 + variants.index(variant), lambda variant: variant.label)
+                  for column in shown}
+        return charts.lines([panels], title, "row of the table", fitted=panels)
+    panels = {column: line([variant for variant in variants if variant.x], column) for column in shown}
+    x_label = "share of the training data, in as many steps" if kind == "fraction" else kind
+    return charts.lines([panels], title, x_label, logarithmic=kind != "depth", fitted=panels)

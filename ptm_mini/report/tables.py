@@ -82,11 +82,6 @@ def cell(values, without_spread):
     return f"{statistics.fmean(values):.3f}" + (f"±{statistics.stdev(values):.3f}" if len(values) > 1 else "")
 
 
-def best_row(tables):
-    """The row of the highest average."""
-    return max(tables[0], key=lambda row: sum(one[row]["average"] for one in tables))
-
-
 def results_json(scores, tables, facts, compared):
     """results.json as bytes: `facts`, "scores": {situation: {row: {accuracy, macro_f1, loss, samples}}}, "average":
     {row: accuracy}, "differences": `compared`, and the other tables as they are printed."""

@@ -22,6 +22,7 @@ class Variant(NamedTuple):
     x: float                      # where it stands in a picture of lines; None where that has no place for it, or has bars
     method: str
     changes: dict                 # {dotted key: value}
+    against: str | None = None    # the label of the row that it is compared with, its own where others are with it
 
 
 def level(config):
@@ -29,24 +30,30 @@ def level(config):
     places = {"input": {"prompts.attention": False, "prompts.joint": False},
               "attention": {"prompts.input_depth": 0, "prompts.joint": False},
               "both": {"prompts.joint": False}, "both and joint": {"prompts.joint": True}}
-    return [Variant(f"{place}{suffix}", None, "prompt", {**changes, "prompts.tune_head": head})
+    return [Variant(f"{place}{suffix}", None, "prompt", {**changes, "prompts.tune_head": head}, "both, head")
             for head, suffix in ((False, ""), (True, ", head")) for place, changes in places.items()]
 
 
 def length(config):
     """the number of prompt tokens, P"""
-    return [Variant(f"P = {n}", n, "prompt", {"prompts.length": n}) for n in LENGTHS]
+    return of_prompts("P", "prompts.length", LENGTHS, config)
 
 
 def depth(config):
     """how many encoder blocks have prompts of their own"""
-    depths = sorted({1, config.model.depth // 2, config.model.depth} - {0})
-    return [Variant(f"input_depth = {n}", n, "prompt", {"prompts.input_depth": n}) for n in depths]
+    return of_prompts("input_depth", "prompts.input_depth", (1, config.model.depth // 2, config.model.depth), config)
+
+
+def of_prompts(name, key, numbers, config):
+    """Variants of a setting of prompts, the run's own number among them, with which the others are compared"""
+    own = get(config, key)
+    numbers = sorted({*numbers, own} - {0})
+    return [Variant(f"{name} = {n}", n, "prompt", {key: n}, f"{name} = {own or numbers[-1]}") for n in numbers]
 
 
 def fusion(config):
     """who reads whom in the fusion blocks; each kind trains a backbone of its own"""
-    return [Variant(kind, None, "prompt", {"model.fusion": kind}) for kind in FUSION_KINDS]
+    return [Variant(kind, None, "prompt", {"model.fusion": kind}, config.model.fusion) for kind in FUSION_KINDS]
 
 
 def fraction(config):
@@ -55,9 +62,10 @@ def fraction(config):
     for method in LEARNERS:
         for share in SHARES:
             rate = {rate_of(method): RATES_FOR_FEW[method]} if share <= FEW and method in RATES_FOR_FEW else {}
-            found.append(Variant(f"{method}, {share:.0%}", share, method, {**share_of_data(share), **rate}))
-        found.append(Variant(f"{method}, {PAPER[0]:.0%}, {PAPER[1]} epochs", None, method, {
-            "train.fraction": PAPER[0], f"train.{METHODS[method].stages[0]}.epochs": PAPER[1]}))
+            found.append(Variant(f"{method}, {share:.0%}", share, method, {**share_of_data(share), **rate}, f"prompt, {share:.0%}"))
+        paper = f"{PAPER[0]:.0%}, {PAPER[1]} epochs"
+        found.append(Variant(f"{method}, {paper}", None, method, {
+            "train.fraction": PAPER[0], f"train.{METHODS[method].stages[0]}.epochs": PAPER[1]}, f"prompt, {paper}"))
     return found
 
 
@@ -77,7 +85,7 @@ def learning_rate(config):
 def views(config):
     """what can start from kept tokens, head and attention-level prompts, with this many damaged copies of each sample"""
     attention = {"prompts.input_depth": 0, "prompts.joint": False}
-    return [Variant(f"{place}, {n} views", None, method, {**changes, "train.views": n})
+    return [Variant(f"{place}, {n} views", None, method, {**changes, "train.views": n}, f"{place}, {VIEWS[0]} views")
             for place, method, changes in (("head", "head", {}), ("attention", "prompt", attention)) for n in VIEWS]
 
 
@@ -95,14 +103,18 @@ def budget(config):
     """prompts, LoRA and Adapter with equally many numbers to learn (LoRA's at each rank), with and without a head"""
     found = []
     for rank in RANKS:
-        numbers = count(config, "lora", rank)
+        sizes = {method: size_for(config, method, count(config, "lora", rank)) for method in SIZE_OF}
         for head, suffix in ((False, ""), (True, ", head")):
-            for method in SIZE_OF:
-                at_one, at_two = count(config, method, 1), count(config, method, 2)
-                size = max(1, 1 + round((numbers - at_one) / (at_two - at_one)))
-                found.append(Variant(f"{method} {SIZE_OF[method].split('.')[1]} = {size}{suffix}", None, method,
-                                     {SIZE_OF[method]: size, HEAD_OF[method]: head}))
+            labels = {method: f"{method} {SIZE_OF[method].split('.')[1]} = {size}{suffix}" for method, size in sizes.items()}
+            found += [Variant(labels[method], None, method, {SIZE_OF[method]: size, HEAD_OF[method]: head}, labels["prompt"])
+                      for method, size in sizes.items()]
     return found
+
+
+def size_for(config, method, numbers):
+    """The size, 1 or more, at which a method learns nearest to so many numbers, without a head."""
+    at_one, at_two = count(config, method, 1), count(config, method, 2)
+    return max(1, 1 + round((numbers - at_one) / (at_two - at_one)))
 
 
 def count(config, method, size):

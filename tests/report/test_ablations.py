@@ -122,6 +122,18 @@ def test_views_are_of_what_can_start_from_kept_tokens(run, monkeypatch):
     assert (run / "ablate-views.png").exists() and not list(run.rglob("kept-*"))
 
 
+def test_every_row_is_compared_with_one_of_the_table_and_budgets_with_prompts_of_as_many_numbers():
+    config = with_settings(PRESETS["tiny"], {"prompts.length": 5, "prompts.input_depth": 0})
+    for kind, function in variants.ABLATIONS.items():
+        found = {variant.label: variant for variant in function(config)}
+        assert kind == "learning_rate" or all(found[variant.against].against == variant.against for variant in found.values())
+    assert [variant.x for variant in variants.length(config)] == [1, 2, 4, 5, 8, 16, 32]
+    assert {variant.against for variant in variants.length(config)} == {"P = 5"}
+    assert {variant.against for variant in variants.depth(config)} == {"input_depth = 4"}         # the own one, 0, is no row
+    assert {variant.label: variant.against for variant in variants.budget(PRESETS["tiny"])}["lora rank = 3, head"] \
+        == "prompt length = 20, head"
+
+
 def test_a_variant_reads_what_it_varies():
     """Else two rows of a table would be the same."""
     for kind, function in variants.ABLATIONS.items():

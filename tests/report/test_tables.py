@@ -44,10 +44,6 @@ def test_no_table_is_too_wide_for_a_page():
         assert len(columns) < 8 and max(map(len, lines)) <= 110
 
 
-def test_the_best_row_is_that_of_the_highest_mean():
-    assert tables.best_row([rows(), rows(0.9)]) == "backbone" and tables.best_row([rows(), rows(0.1)]) == "prompt situation"
-
-
 def test_what_there_is_of_samples_by_hand():
     scores = {"both": {"backbone": Score(0.5, 0.5, 1.0, 34)}, "audio only": {"backbone": Score(0.25, 0.5, 1.0, 4)}}
     found = tables.present_rows(scores)
