@@ -139,7 +139,7 @@ class TrainConfig:
     head: StageConfig = StageConfig(epochs=8, learning_rate=3e-2)
     lora: StageConfig = StageConfig(epochs=8, learning_rate=3e-3)
     adapter: StageConfig = StageConfig(epochs=8, learning_rate=1e-2)
-    scale_shift: StageConfig = later(StageConfig(epochs=8, learning_rate=1e-2))
+    scale_shift: StageConfig = later(StageConfig(epochs=8, learning_rate=3e-2))
     full_per_situation: StageConfig = StageConfig(epochs=8, learning_rate=1e-3, weight_decay=0.05)
     full_mixed: StageConfig = StageConfig(epochs=16, learning_rate=1e-3, weight_decay=0.05)
     label_smoothing: float = setting(0.1, "of the training loss", Rule(lambda share: 0 <= share < 1, "0 or more, below 1"))

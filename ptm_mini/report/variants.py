@@ -10,7 +10,7 @@ from ptm_mini.training.methods import METHODS
 
 LENGTHS, RANKS, VIEWS = (1, 2, 4, 8, 16, 32), (1, 3, 5), (0, 1, 2, 4)
 SHARES, FEW, PAPER = (0.03, 0.1, 0.3, 1.0), 0.1, (0.3, 5)          # of the training data; the paper's, and its epochs
-RATES_FOR_FEW = {"adapter": 3e-3, "full_mixed": 3e-4}              # better up to FEW: AV-MNIST's validation, docs/evidence.md
+RATES_FOR_FEW = {"adapter": 3e-3, "scale_shift": 1e-2, "full_mixed": 3e-4}     # better up to FEW: docs/evidence.md, validation
 LEARNERS = ("full_mixed", *(method for method in METHODS if not method.startswith("full")))        # it stands for both
 SIZE_OF = {"prompt": "prompts.length", "lora": "lora.rank", "adapter": "adapter.bottleneck"}
 HEAD_OF = {"prompt": "prompts.tune_head", "lora": "lora.tune_head", "adapter": "adapter.tune_head"}
@@ -62,7 +62,8 @@ def fraction(config):
     for method in LEARNERS:
         for share in SHARES:
             rate = {rate_of(method): RATES_FOR_FEW[method]} if share <= FEW and method in RATES_FOR_FEW else {}
-            found.append(Variant(f"{method}, {share:.0%}", share, method, {**share_of_data(share), **rate}, f"prompt, {share:.0%}"))
+            found.append(Variant(f"{method}, {share:.0%}", share, method, {**share_of_data(share), **rate},
+                                 f"prompt, {share:.0%}"))
         paper = f"{PAPER[0]:.0%}, {PAPER[1]} epochs"
         found.append(Variant(f"{method}, {paper}", None, method, {
             "train.fraction": PAPER[0], f"train.{METHODS[method].stages[0]}.epochs": PAPER[1]}, f"prompt, {paper}"))
