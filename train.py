@@ -29,7 +29,7 @@ from ptm_mini.report.results import Selection, evaluate_runs, runs_in
 from ptm_mini.runs.claim import claimed, forget, how_to_go_on, is_unfinished, refuse_unfinished, remember, remembered
 from ptm_mini.runs.models import train_and_save
 from ptm_mini.runs.planned import extended_run, new_run, settings
-from ptm_mini.settings import leaves
+from ptm_mini.settings import leaves, shown
 from ptm_mini.training import methods
 from ptm_mini.training.kept import forget_kept
 from ptm_mini.training.methods import BACKBONE, METHODS, reads
@@ -85,6 +85,9 @@ def resumed(options, parser):
         raise InputError(f"--{flag.replace('_', '-')}: does not go with --resume, which goes on with what was asked for; leave "
                          f"it out")
     command = remembered(options.resume)
+    for method in (method for method in command["method"] if method not in (BACKBONE, *METHODS, "all")):
+        raise InputError(f"--resume {options.resume}: was asked for the method {shown(method)}, of another ptm_mini; expected some of "
+                         f"{', '.join(METHODS)}: use the version that began it")
     paths = {flag: command[flag] and Path(command[flag]) for flag in PATHS}
     return argparse.Namespace(**{**vars(options), **command, **paths, **anew, "out": options.resume})
 

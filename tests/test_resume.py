@@ -14,6 +14,7 @@ from ptm_mini.errors import Stopped
 from ptm_mini.errors import run as run_command
 from ptm_mini.files import locked
 from ptm_mini.runs.folder import load_run
+from ptm_mini.runs.sealed import sealed
 from ptm_mini.training.samples import Task
 
 SETTINGS = [word for setting in [*SMALL, "train.backbone.epochs=2", "train.head.epochs=2"] for word in ("--set", setting)]
@@ -107,7 +108,12 @@ def test_there_is_nothing_to_go_on_with(whole, toy_set, tmp_path, monkeypatch, c
     line = refused(capsys, "--resume", tmp_path / "runs" / "seed-0")[0]
     assert f"is one of several runs; go on with  python train.py --resume {tmp_path / 'runs'}" in line
     command = tmp_path / "runs" / "unfinished" / "command.json"
-    command.write_text(command.read_text().replace('"head"', '"lora"'))
+    asked = json.loads(command.read_text())
+    del asked["sha256"]
+    command.write_bytes(sealed({**asked, "method": ["prompt", "prompt_scale_shift"]}))        # as version 0.5 could ask for
+    line = refused(capsys, "--resume", tmp_path / "runs")[0]
+    assert f"--resume {tmp_path / 'runs'}: was asked for the method 'prompt_scale_shift', of another ptm_mini; expected" in line
+    command.write_text(command.read_text().replace("prompt_scale_shift", "lora"))
     assert f"{command}: was altered" in refused(capsys, "--resume", tmp_path / "runs")[0]
 
 

@@ -87,7 +87,7 @@ def concat(model, router):
 
 
 def routed(model, router):
-    """The situations that the router picks. Blocks before the first prompts, which the router reads too, are run once."""
+    """The situations that the router picks."""
     return lambda audio, image, situations: model.routed(audio, image, router)[0]
 
 

@@ -135,16 +135,20 @@ def validated(variants, trained):
 
 
 def picture(kind, variants, found, name):
-    """Averages, and the hardest situation beside them, over what is varied; where that is no number, over the rows of the table.
-    found: a seed's {row: {column: number}} each. returns PNG bytes"""
+    """Averages, and the hardest situation beside them, over what is varied; where that is no number, a point for each row of the
+    table. Of budgets averages alone, over the numbers that learn; of learning rates what was validated.
+
+    found    a seed's {row: {column: number}} each
+    returns  PNG bytes
+    """
     title = f"Test accuracy by {kind}, {name}"
 
-    def line(chosen, column, x=lambda variant: variant.x, series=lambda variant: variant.method):
-        """{series: [(x, values, a number a seed)]}"""
-        lines = {}
+    def line(chosen, column, x=lambda variant: variant.x):
+        """{method: [(x, values, a number a seed)]}"""
+        series = {}
         for variant in chosen:
-            lines.setdefault(series(variant), []).append((x(variant), [rows[variant.label][column] for rows in found]))
-        return lines
+            series.setdefault(variant.method, []).append((x(variant), [rows[variant.label][column] for rows in found]))
+        return series
 
     if kind == "budget":
         panels = {f"{word} head": line([variant for variant in variants if variant.changes[HEAD_OF[variant.method]] == tuned],
@@ -158,7 +162,7 @@ def picture(kind, variants, found, name):
         return charts.lines([panels], f"Validation accuracy by {kind}, {name}", kind, logarithmic=True, fitted=panels)
     shown = ("average", tables.those_there(tables.ACCURACY, found[0])[-2])           # the last situation is the hardest
     if variants[0].x is None:
-        panels = {column: line(variants, column, lambda variant: 1 + variants.index(variant), lambda variant: variant.label)
+        panels = {column: {row: [(n, [rows[row][column] for rows in found])] for n, row in enumerate(found[0], start=1)}
                   for column in shown}
         return charts.lines([panels], title, "row of the table", fitted=panels)
     panels = {column: line([variant for variant in variants if variant.x], column) for column in shown}

@@ -67,7 +67,7 @@ def course_of(log, method):
 
 
 def courses_of(logs):
-    """{method: its course in each log}, of the methods that have one in all; in the ablations' order, so in their colours"""
+    """{method: its course in each log}, of the methods that have one in all, in the ablations' order"""
     order = dict.fromkeys((*LEARNERS, *METHODS))
     found = {method: [course_of(log, method) for log in logs] for method in order}
     return {method: courses for method, courses in found.items() if all(courses)}

@@ -19,7 +19,7 @@ HEAD_OF = {"prompt": "prompts.tune_head", "lora": "lora.tune_head", "adapter": "
 class Variant(NamedTuple):
     """A run with other settings: a row of an ablation's table."""
     label: str
-    x: float                      # where it stands in a picture of lines; None where that has no place for it, or has bars
+    x: float                      # where it stands in a picture; None: nowhere, or, where no row has one, where the table has it
     method: str
     changes: dict                 # {dotted key: value}
     against: str | None = None    # the label of the row that it is compared with, its own where others are with it
@@ -27,9 +27,11 @@ class Variant(NamedTuple):
 
 def level(config):
     """where prompts join: input, attention, both, joint blocks too; with and without a head"""
-    places = {"input": {"prompts.attention": False, "prompts.joint": False},
-              "attention": {"prompts.input_depth": 0, "prompts.joint": False},
-              "both": {"prompts.joint": False}, "both and joint": {"prompts.joint": True}}
+    deep = {"prompts.input_depth": config.prompts.input_depth or config.model.depth - config.prompts.first_block}
+    attention, alone = {"prompts.attention": True}, {"prompts.joint": False}
+    places = {"input": {**deep, "prompts.attention": False, **alone},
+              "attention": {"prompts.input_depth": 0, **attention, **alone},
+              "both": {**deep, **attention, **alone}, "both and joint": {**deep, **attention, "prompts.joint": True}}
     return [Variant(f"{place}{suffix}", None, "prompt", {**changes, "prompts.tune_head": head}, "both, head")
             for head, suffix in ((False, ""), (True, ", head")) for place, changes in places.items()]
 
@@ -45,7 +47,8 @@ def depth(config):
 
 
 def of_prompts(name, key, numbers, config):
-    """Variants of a setting of prompts, the run's own number among them, with which the others are compared"""
+    """Variants of a setting of prompts, the run's own number among them, with which the others are compared; where that is 0,
+    with the largest"""
     own = get(config, key)
     numbers = sorted({*numbers, own} - {0})
     return [Variant(f"{name} = {n}", n, "prompt", {key: n}, f"{name} = {own or numbers[-1]}") for n in numbers]
@@ -115,6 +118,7 @@ def budget(config):
 def size_for(config, method, numbers):
     """The size, 1 or more, at which a method learns nearest to so many numbers, without a head."""
     at_one, at_two = count(config, method, 1), count(config, method, 2)
+    expect(at_two > at_one, config, "prompts.input_depth", "a place for prompts, whose numbers grow with their length")
     return max(1, 1 + round((numbers - at_one) / (at_two - at_one)))
 
 

@@ -88,10 +88,11 @@ def test_blocks_before_the_first_prompts_run_once_for_router_and_prompts(small, 
     router = Router(backbone)
     router.fit([inputs], shrinkage=0.1)
     expected = router(audio, image), router.pick(audio, image)
-    counts = [0, 0]
-    for i, block in enumerate(backbone.image_encoder.blocks):
+    blocks = [*backbone.audio_encoder.blocks, *backbone.image_encoder.blocks]
+    counts = [0] * len(blocks)
+    for i, block in enumerate(blocks):
         block.register_forward_hook(lambda *_, i=i: counts.__setitem__(i, counts[i] + 1))
     scores, situations, logits = model.routed(audio, image, router)
-    assert counts == runs
+    assert counts == 2 * runs
     assert torch.equal(logits, expected[0]) and torch.equal(situations, expected[1])
     assert torch.equal(scores, model.by_situation(audio, image, situations))

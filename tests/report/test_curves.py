@@ -70,7 +70,7 @@ def test_a_methods_course_takes_epoch_k_of_all_its_cases_together(tmp_path):
     assert course_of(log, "lora") == [(8.0, pytest.approx(0.5)), (14.0, pytest.approx(0.649))]
     assert course_of(log, "full_mixed") == [(5.0, pytest.approx(0.3)), (10.0, pytest.approx(0.6)), (15.0, pytest.approx(0.9))]
     assert course_of(log, "prompt") == [(2.0, 0.5)]
-    assert list(courses_of([log])) == ["full_mixed", "prompt", "lora"]                  # as in the ablations, whose colours they have
+    assert list(courses_of([log])) == ["full_mixed", "prompt", "lora"]                  # as in the ablations
 
 
 def test_the_table_tells_when_a_method_is_as_good_as_it_gets():
