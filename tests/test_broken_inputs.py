@@ -216,7 +216,7 @@ CASES = [
         "config-no-costs": "config.json: is not", "config-costs-text": "config.json: is not",
         "config-costs-empty": "config.json: is not", "weights-text": "backbone.pt", "weights-code": "backbone.pt",
         "weights-list": "backbone.pt", "config-files-list": "config.json: is not", "config-normalisation": "config.json: is not",
-        "config-backbone": "config.json: is not", "config-method": "config.json: is not",
+        "config-backbone": "config.json: is not", "config-method": "config.json: has the method 'promt'",
         "config-class-list": "config.json: is not",
         "config-few-classes": "its classes differ from the run's", "config-width": "model.width=1000000000000: expected",
         "config-format": "config.json: has format 'new'", "weights-other": "backbone.pt: its weights do not fit",
