@@ -61,7 +61,8 @@ def whole(toy_set, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("epoch", [1, 3, 12, 19])           # of 20: a backbone's two, and two of each head, twice
+# of 20: a backbone's two, and two of each head, twice
+@pytest.mark.parametrize("epoch", [3, 19, *(pytest.param(epoch, marks=pytest.mark.slow) for epoch in (1, 12))])
 def test_several_seeds_go_on_to_the_same_bytes(whole, toy_set, tmp_path, monkeypatch, capsys, epoch):
     out = tmp_path / "runs"
     break_off_at(monkeypatch, epoch)

@@ -209,6 +209,7 @@ def test_a_full_disk_is_said_in_one_line(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_processes_make_the_same_bytes(tmp_path, monkeypatch):
     make(tmp_path / "one")
     monkeypatch.setattr(cache, "CHUNK", 2)

@@ -20,6 +20,7 @@ def pixels(path):
         return np.asarray(picture)
 
 
+@pytest.mark.slow
 def test_toy_is_the_same_bytes_for_the_same_seed_and_others_for_another(tmp_path, toy_set):
     toy.make(tmp_path / "again", recordings=10, split="grouped", seed=0)
     names = [path.relative_to(toy_set) for folder in ("audio", "image") for path in (toy_set / folder).iterdir()]
