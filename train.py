@@ -86,8 +86,8 @@ def resumed(options, parser):
                          f"it out")
     command = remembered(options.resume)
     for method in (method for method in command["method"] if method not in (BACKBONE, *METHODS, "all")):
-        raise InputError(f"--resume {options.resume}: was asked for the method {shown(method)}, of another ptm_mini; expected some of "
-                         f"{', '.join(METHODS)}: use the version that began it")
+        raise InputError(f"--resume {options.resume}: was asked for the method {shown(method)}, of another ptm_mini; expected "
+                         f"some of {', '.join(METHODS)}: use the version that began it")
     paths = {flag: command[flag] and Path(command[flag]) for flag in PATHS}
     return argparse.Namespace(**{**vars(options), **command, **paths, **anew, "out": options.resume})
 

@@ -12,7 +12,7 @@ from ptm_mini.method.router import Router, concat, plain, routed, situation
 from ptm_mini.settings import with_settings
 from ptm_mini.training.methods import METHODS, CaseModels
 
-TOLD, ROUTED = ", told", ", routed"       # what stands behind the name of a row
+TOLD, ROUTED = ", told", ", routed"        # what stands behind the name of a row
 
 
 class MixedRouter(Router):

@@ -21,8 +21,8 @@ PREFIX = "kept-"                  # of the folders in RUN/unfinished
 
 class Late(nn.Module):
     """What of a frozen backbone comes behind its first blocks, `first` of them, with the backbone's own weights. Prompts or a
-    head are put on it as on the backbone, and get the tokens that Backbone.early gave, [B, N_a, D] and
-    [B, N_v, D], in place of audio and image."""
+    head are put on it as on the backbone, and get the tokens that Backbone.early gave, [B, N_a, D] and [B, N_v, D], in place of
+    audio and image."""
 
     def __init__(self, backbone, first):
         super().__init__()

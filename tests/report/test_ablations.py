@@ -151,4 +151,5 @@ def test_two_at_once_both_end_well_and_train_each_variant_once(run):
     assert [process.returncode for process in both] == [0, 0] and [err for _, err in said] == ["", ""]
     assert sum(out.count("training ") for out, _ in said) == 6        # lengths
     tables = [[line for line in out.splitlines() if line.startswith("|")] for out, _ in said]
-    assert tables[0] == tables[1] and len(tables[0]) == 2 + 1 + 6 + 2 + 5        # head, backbone, lengths; head, all but the own length
+    assert tables[0] == tables[1]
+    assert len(tables[0]) == 2 + 1 + 6 + 2 + 5                        # head, backbone, lengths; head, all but the own length
