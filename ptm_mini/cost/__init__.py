@@ -1,7 +1,7 @@
 """What training and answering cost, for every method on one backbone of random weights and inputs, measured in one run.
 
 python -m ptm_mini.cost                                                       # tiny, a few minutes on a core
-python -m ptm_mini.cost --preset base --batch 2 --repeats 2 --serving 1       # CAV-MAE's size; needs 12 GB
+python -m ptm_mini.cost --preset base --batch 2 --repeats 2 --serving 1       # CAV-MAE's size; 5 GB, 4 minutes
 
 A training step: how many numbers learn; bytes of them, 4 each; multiplications and additions (Gop, 1e9) in matrix products and
 convolutions; the median time; bytes at its peak, as autograd keeps them (step MB) and as the system sees them (process MB, on
