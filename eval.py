@@ -1,139 +1,94 @@
-"""Repeat the evaluation of a run on the test split: print the tables, write results.json and the pictures.
+"""Evaluate a run on the test split again, or ask it about files of your own.
 
-python eval.py runs/toy-1                      the numbers that train.py printed
-python eval.py runs/toy-1 --damage paper       another severity; its files are named results-paper.json and so on
-python eval.py runs/toy-1 --draws 4            each test sample under four draws of its damage, for finer figures
-python eval.py runs/toy-1 --strategy routed    what needs no situation label
-python eval.py runs/toy-1 --stress             other severities, and each kind of damage alone
-python eval.py runs/toy-1 --attention          where the fusion block looks, drawn, and how much at the prompts
-python eval.py runs/toy-1 --curves             no evaluation: how training went, by epochs and by seconds, from the run's log
-python eval.py runs/toy-1 --ablate length      train variants of the run where they are not there yet, and compare
-python eval.py runs/x --export-cav-mae x.pth   no evaluation: the backbone as a checkpoint for CAV-MAE's own code
-python eval.py runs/toy-1 --audio clip.wav --image frame.jpg      no evaluation: the classes of your own pair
-python eval.py runs/toy-1 --pairs pairs.csv --out answers.csv     and of many
+python eval.py runs/toy-1                      the table that train.py printed
+python eval.py runs/toy-1 --details            all tables: costs, prompt sets, router, ...
+python eval.py runs/toy-1 --damage paper       another severity; writes results-paper.json and so on
+python eval.py runs/toy-1 --draws 4            each test sample under four draws of its damage
+python eval.py runs/toy-1 --audio clip.wav --image frame.jpg       the classes of your own pair
+python eval.py runs/toy-1 --pairs pairs.csv --out answers.csv      and of many
+
+Ablations, severities, attention maps, cost and more are commands of their own: ptm_mini/lab/.
 """
-if __name__ == "__main__":
-    from ptm_mini.errors import run_script
-    run_script(__file__)
-
+import argparse
+import json
 import logging
 import sys
 from pathlib import Path
 
-from ptm_mini import config
-from ptm_mini.data import storage
-from ptm_mini.errors import InputError, Parser, listing, whole_number
-from ptm_mini.method.router import STRATEGIES
-from ptm_mini.report.ablations import ablate
-from ptm_mini.report.answers import ask, ask_many
-from ptm_mini.report.attention import attention
-from ptm_mini.report.curves import curves
-from ptm_mini.report.results import Selection, evaluate_runs, runs_in
-from ptm_mini.report.stress import stress
-from ptm_mini.report.variants import ABLATIONS
-from ptm_mini.runs.claim import how_to_go_on, is_unfinished
-from ptm_mini.runs.models import export
-from ptm_mini.training import methods
-from ptm_mini.training.stages import pick_device
+from ptm_mini.config import DAMAGES
+from ptm_mini.errors import InputError, run as run_command
+from ptm_mini.evaluation import STRATEGIES
+from ptm_mini.files import refuse_existing, write_file
+from ptm_mini.predict import Predictor, draw, explain, predict_csv
+from ptm_mini.report import open_runs, report
+from ptm_mini.training import METHODS, pick_device
 
 
-def parse_arguments(argv):
-    choices = [listing("methods", methods.REMARKS),
-               listing("strategies, how the model is chosen for a sample", {n: f.__doc__ for n, f in STRATEGIES.items()}),
-               listing("severities", {name: config.REMARKS[name] for name in config.DAMAGES}),
-               listing("ablations", {n: f.__doc__ for n, f in ABLATIONS.items()})]
-    parser = Parser(__doc__, epilog="\n\n".join(choices))
-    parser.add_argument("run", type=Path, help="run folder that train.py made, or a folder of several seeds' runs")
-    parser.add_argument("--method", nargs="+", choices=methods.REMARKS, metavar="METHOD",
-                        help="methods to evaluate; default: all that are trained")
-    parser.add_argument("--strategy", nargs="+", choices=STRATEGIES, metavar="STRATEGY",
-                        help="strategies to evaluate; default: all")
-    parser.add_argument("--data", type=Path, help="prepared set to evaluate on; default: the run's own")
-    parser.add_argument("--damage", choices=config.DAMAGES, help="severity; default: the run's own")
-    parser.add_argument("--windows", type=whole_number(1, 1000), metavar="N",
-                        help="answer long clips by the mean over N windows, evenly spread; default: the beginning alone")
-    parser.add_argument("--draws", type=whole_number(1, 1000), metavar="N",
-                        help="look at each test sample under N draws of its damage; default: one")
-    other = parser.add_mutually_exclusive_group()
-    other.add_argument("--stress", action="store_true", help="sweep severities, and each kind of damage alone, instead")
-    other.add_argument("--attention", action="store_true",
-                       help="draw where the fusion block looks, for a few samples, and print how much at the prompts, instead")
-    other.add_argument("--curves", action="store_true",
-                       help="draw loss and validation accuracy over the epochs of training, and each method's accuracy over "
-                            "its seconds, from log.jsonl, instead")
-    other.add_argument("--ablate", choices=ABLATIONS, metavar="ABLATION",
-                       help="compare variants of the run instead; they are kept in its folder")
-    other.add_argument("--export-cav-mae", type=Path, metavar="FILE",
-                       help="write the backbone under CAV-MAE's own names instead")
-    own = parser.add_argument_group("files of your own, in place of an evaluation")
-    own.add_argument("--audio", type=Path, metavar="FILE", help="a sound to classify, with --image or alone")
-    own.add_argument("--image", type=Path, metavar="FILE", help="a picture to classify, with --audio or alone")
-    own.add_argument("--json", action="store_true", help="the answer as one JSON object on standard output")
-    own.add_argument("--picture", type=Path, metavar="FILE", help="draw the pair and the answer into this new PNG file")
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    strategies = "\n".join(f"  {name:<16} {text}" for name, text in STRATEGIES.items())
+    parser = argparse.ArgumentParser(description=__doc__, epilog=f"strategies:\n{strategies}",
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("run", type=Path, help="run folder that train.py made, or the folder of several seeds")
+    add("--method", nargs="+", choices=METHODS, metavar="METHOD", help="default: all trained ones")
+    add("--strategy", nargs="+", choices=STRATEGIES, metavar="STRATEGY",
+        help="how a sample's prompt set is chosen, see below; default: all")
+    add("--data", type=Path, help="set to evaluate on; default: the run's own")
+    add("--damage", choices=DAMAGES, help="severity; default: the run's own")
+    add("--draws", type=int, default=1, metavar="N", help="draws of each damage; default: 1")
+    add("--windows", type=int, default=1, metavar="N",
+        help="average the answers to N parts of long sounds; default: their beginning alone")
+    add("--details", action="store_true", help="print every table, not only the accuracies")
+    add("--features", type=Path, metavar="DIR", help="cache for decoded files; default: in the set")
+    add("--workers", type=int, default=2, help="processes that decode a large set; default: 2")
+    add("--device", choices=["auto", "cpu", "cuda"], default="auto",
+        help="default: a CUDA device if there is one")
+    own = parser.add_argument_group("files of your own, instead of an evaluation")
+    own.add_argument("--audio", type=Path, metavar="FILE", help="a sound, with --image or alone")
+    own.add_argument("--image", type=Path, metavar="FILE", help="an image, with --audio or alone")
+    own.add_argument("--json", action="store_true", help="print the answer as one JSON object")
+    own.add_argument("--picture", type=Path, metavar="FILE", help="draw the answer: a new PNG file")
     own.add_argument("--pairs", type=Path, metavar="FILE",
-                     help="CSV file with columns audio and image, whose cells can be empty; paths are relative to it")
-    own.add_argument("--out", type=Path, metavar="FILE", help="new CSV file for the answers to --pairs")
-    storage.add_arguments(parser)
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto",
-                        help="auto takes a CUDA device if there is one (default: %(default)s)")
-    options = parser.parse_args(argv)
-    options.storage = storage.from_options(options)
-    return options
+                     help="CSV with columns audio and image, whose cells may be empty")
+    own.add_argument("--out", type=Path, metavar="FILE", help="new CSV file for the answers")
+    args = parser.parse_args(argv)
+    if (args.pairs is None) != (args.out is None):
+        raise InputError("--pairs and --out: one is given; expected both, or neither")
+    if (args.json or args.picture) and not (args.audio or args.image):
+        raise InputError("--json and --picture: nothing to answer; expected --audio or --image")
+    return args
 
 
-# What is done in place of an evaluation, by the flag that asks for it, and the flags that go with that.
-OF_SET = ("features", "clean_features")
-GO_WITH = {"pairs": ("out", "windows"), "audio": ("image", "json", "picture", "windows"), "image": ("json", "picture"),
-           "export_cav_mae": (), "curves": (), "ablate": ("draws", *OF_SET), "attention": ("data", "damage", *OF_SET),
-           "stress": ("method", "strategy", *OF_SET),
-           None: ("data", "damage", "method", "strategy", "windows", "draws", *OF_SET)}
-
-
-def check_flags(options):
-    """Raise InputError for the first flag that does not go with what is asked for."""
-    free = ("run", "device", "workers", "storage")
-    given = [flag for flag, value in vars(options).items() if flag not in free and value not in (None, False)]
-    asked = next((flag for flag in GO_WITH if flag in given), None)
-    for flag in given:
-        if flag not in (asked, *GO_WITH[asked]):
-            needed = [other for other, flags in GO_WITH.items() if other and flag in flags]
-            said = (f"--{flag}: does not go with --{asked}; leave it out" if asked else
-                    f"--{flag}: goes with --{' or --'.join(needed)} alone; leave it out or add that")
-            raise InputError(said.replace("_", "-"))
-    if options.picture and options.picture.suffix.lower() != ".png":
-        raise InputError(f"--picture {options.picture}: expected a name that ends in .png, which is what is written")
-    if options.pairs and not options.out:
-        raise InputError(f"--pairs {options.pairs}: expected --out with it, a new CSV file for the answers")
-
-
-def main(argv=None):
-    options = parse_arguments(argv)
-    check_flags(options)
-    device, windows, draws = pick_device(options.device), options.windows or 1, options.draws or 1
-    if options.json:                                     # standard output is for the object alone
+def main(argv: list[str] | None = None) -> None:
+    args = parse_arguments(argv)
+    device = pick_device(args.device)
+    if args.json:                                # standard output is for the object alone
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
-    if options.pairs:
-        ask_many(options.run, device, options.pairs, options.out, windows)
+    if args.pairs:
+        predict_csv(Predictor(args.run, device, args.windows), args.pairs, args.out)
         return
-    if options.audio or options.image:
-        ask(options.run, device, options.audio, options.image, options.json, options.picture, windows)
+    if args.audio or args.image:
+        if args.picture:
+            refuse_existing(args.picture)
+        model = Predictor(args.run, device, args.windows)
+        pair = model.prepare(args.audio, args.image)
+        answer, = model.answer([pair])
+        if args.json:
+            router = {situation.label: p for situation, p in (answer.router or {}).items()}
+            print(json.dumps({"answer": answer.label, "probabilities": answer.probabilities,
+                              "situation": answer.situation.label, "router": router}, indent=1))
+        else:
+            width = max(map(len, answer.probabilities))
+            for name, p in answer.probabilities.items():
+                print(f"{name:<{width}}  {p:.3f}")
+            print(explain(answer))
+        if args.picture:
+            write_file(args.picture, draw(answer, pair))
         return
-    if is_unfinished(options.run):
-        logging.warning("note: in %s something is left to do; where no process is at it, go on with  %s", options.run,
-                        how_to_go_on(options.run))
-    folders = runs_in(options.run)
-    if options.export_cav_mae and folders != [options.run]:
-        raise InputError(f"{options.run}: holds the runs of several seeds; name one of them to export")
-    selection = Selection(options.data, options.damage, options.method, options.strategy, options.storage, windows, draws)
-    if options.curves:
-        curves(options.run, folders)
-    elif options.export_cav_mae:
-        export(options.run, options.export_cav_mae)
-    elif options.ablate:
-        ablate(options.run, folders, options.ablate, device, selection.storage, draws)
-    elif options.stress:
-        stress(options.run, folders, device, selection)
-    elif options.attention:
-        attention(folders, device, selection)
-    else:
-        evaluate_runs(options.run, folders, device, selection)
+    runs = open_runs(args.run, args.data, args.damage, args.draws, args.windows, args.method,
+                     args.features, args.workers, device)
+    report(args.run, runs, args.strategy or STRATEGIES, args.details)
+
+
+if __name__ == "__main__":
+    run_command(main)

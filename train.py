@@ -1,185 +1,202 @@
-"""Train a backbone on complete data, then prompts, or what they are compared with, on the frozen backbone; evaluate.
+"""Train a backbone on complete data, then methods on the frozen backbone, and evaluate.
 
-python train.py                                       the toy set, made if it is not there; minutes on two cores
+python train.py                                       the toy set, made if it is missing
 python train.py --data sets/av_mnist --seed 1         another prepared set
 python train.py --method all --seeds 3 --out runs/x   every method, three times
-python train.py --method lora --out runs/toy-1        one more method for a run that is there
-python train.py --preset base --init cav-mae.pth      from CAV-MAE's own weights, see docs/cav-mae.md; for a GPU
-python train.py --resume runs/x                       what was broken off goes on, to the same result
-python train.py --settings                            every setting, its default, what it means and who reads it
+python train.py --method lora --out runs/toy-1        one more method for an existing run
+python train.py --preset base --init cav-mae.pth      from CAV-MAE's weights (docs/cav-mae.md)
+python train.py --resume runs/x                       what was interrupted, to the same result
+python train.py --settings                            every setting, its default, its meaning
 """
-if __name__ == "__main__":
-    from ptm_mini.errors import run_script
-    run_script(__file__)
-
 import argparse
 import itertools
 import logging
-import os
-from contextlib import ExitStack, nullcontext, suppress
+import shlex
+from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from data_prep import toy
-from ptm_mini import config as configs
-from ptm_mini.config import DAMAGES, PRESETS
-from ptm_mini.data import storage
-from ptm_mini.errors import InputError, NonFiniteLoss, Parser, listing, whole_number
-from ptm_mini.files import locked
-from ptm_mini.report.results import Selection, evaluate_runs, runs_in
-from ptm_mini.runs.claim import claimed, forget, how_to_go_on, is_unfinished, refuse_unfinished, remember, remembered
-from ptm_mini.runs.models import train_and_save
-from ptm_mini.runs.planned import extended_run, new_run, settings
-from ptm_mini.settings import leaves, shown
-from ptm_mini.training import methods
-from ptm_mini.training.kept import forget_kept
-from ptm_mini.training.methods import BACKBONE, METHODS, reads
-from ptm_mini.training.samples import Task
-from ptm_mini.training.stages import pick_device
+from ptm_mini import cav_mae
+from ptm_mini.checkpoint import Run, fingerprint, read_run, run_folders
+from ptm_mini.config import DAMAGES, PRESETS, Config, Situation, change, flatten, leaves, override
+from ptm_mini.data.dataset import PreparedSet, warn_if_truncated
+from ptm_mini.data.manifest import read_classes
+from ptm_mini.errors import InputError, run as run_command
+from ptm_mini.files import locked, save_tensors
+from ptm_mini.method.backbone import Backbone, freeze, initialise
+from ptm_mini.method.damage import weights_generator
+from ptm_mini.report import report_runs
+from ptm_mini.training import (METHODS, fit_router, pick_device, train, train_cases,
+                               train_together)
 
 logger = logging.getLogger("train")
 TOY = Path("sets/toy")
-PATHS = "data", "init", "features"          # flags whose value is one
 
 
-def parse_arguments(argv):
-    choices = [listing("methods, besides all", methods.REMARKS),
-               listing("presets", {name: configs.REMARKS[name] for name in PRESETS}),
-               listing("severities", {name: configs.REMARKS[name] for name in DAMAGES})]
-    parser = Parser(__doc__, epilog="\n\n".join(choices))
-    parser.add_argument("--method", nargs="+", choices=[*methods.REMARKS, "all"], default=["prompt"], metavar="METHOD",
-                        help="what to train, besides the backbone where the run has none (default: prompt)")
-    parser.add_argument("--data", type=Path, help="prepared set; default: sets/toy, made if it is not there")
-    parser.add_argument("--out", type=Path, help="run folder, new or one that lacks some method; default: the first free "
-                                                 "runs/SET-NUMBER")
-    parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with what was broken off in this folder, to the same "
-                                                                   "result as if it had not been")
-    parser.add_argument("--preset", choices=PRESETS, help="sizes of model and inputs; default: tiny")
-    parser.add_argument("--init", type=Path, metavar="FILE", help="CAV-MAE checkpoint that the backbone starts from")
-    parser.add_argument("--freeze-backbone", action="store_true",
-                        help="take the backbone of --init as it is, with its head, and train only the methods on it")
-    parser.add_argument("--damage", choices=DAMAGES, help="severity to train and evaluate with; default: strong")
-    parser.add_argument("--epochs", type=whole_number(0), help="epochs of every stage that runs; default: each stage's own")
-    parser.add_argument("--seed", type=whole_number(0), help="of weights, order, augmentation and damage; default: 0")
-    parser.add_argument("--seeds", type=whole_number(1), default=1, metavar="N",
-                        help="train N runs, with this seed and the next ones, in folders of their own in --out")
-    parser.add_argument("--fraction", type=float, help="share of the training split for all but the backbone; default: 1")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
-                        help="any other setting, such as prompts.length=4; can be repeated")
-    parser.add_argument("--settings", action="store_true", help="print every setting and stop")
-    storage.add_arguments(parser)
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto",
-                        help="auto takes a CUDA device if there is one (default: %(default)s)")
-    parser.add_argument("--bf16", action="store_true", help="train in mixed bfloat16 precision; needs CUDA")
-    options = parser.parse_args(argv)
-    if options.resume:
-        options = resumed(options, parser)
-    options.storage = storage.from_options(options)
-    options.method = [method for method in METHODS if method in options.method or "all" in options.method]
-    return options
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    methods = "\n".join(f"  {name:<20} {method.build.__doc__}" for name, method in METHODS.items())
+    parser = argparse.ArgumentParser(description=__doc__, epilog=f"methods:\n{methods}",
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--method", nargs="+", choices=[*METHODS, "all"], metavar="METHOD",
+        help="what to train on the backbone, see below; default: prompt")
+    add("--data", type=Path, help="prepared set; default: sets/toy, or the run's own")
+    add("--out", type=Path, help="run folder, new or to get more methods; default: the first free "
+                                 "runs/SET-NUMBER")
+    add("--resume", type=Path, metavar="RUN", help="finish what was interrupted in this folder")
+    add("--preset", choices=PRESETS, help="sizes of model and inputs; default: tiny")
+    add("--init", type=Path, metavar="FILE", help="CAV-MAE checkpoint to start the backbone from")
+    add("--freeze-backbone", action="store_true",
+        help="take the backbone of --init as it is, with its head, and train only the methods")
+    add("--damage", choices=DAMAGES, help="severity; default: strong, the same in all situations")
+    add("--epochs", type=int, help="of every stage that runs; default: each stage's own")
+    add("--seed", type=int, help="of weights, order, augmentation and damage; default: 0")
+    add("--seeds", type=int, default=1, metavar="N",
+        help="train N runs, with this seed and the next ones, in folders seed-* of --out")
+    add("--fraction", type=float, help="of the training data, for all but the backbone; default: 1")
+    add("--bf16", action="store_true", help="train in mixed bfloat16 precision")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="any other setting")
+    add("--settings", action="store_true", help="print every setting and stop")
+    add("--features", type=Path, metavar="DIR", help="cache for decoded files; default: in the set")
+    add("--workers", type=int, default=2, help="processes that decode a large set; default: 2")
+    add("--device", choices=["auto", "cpu", "cuda"], default="auto",
+        help="default: a CUDA device if there is one")
+    args = parser.parse_args(argv)
+    args.method = [name for name in METHODS if args.method and {name, "all"} & set(args.method)]
+    return args
 
 
-def resumed(options, parser):
-    """The options of the command that was broken off, with the few that can be given anew."""
-    anew = {flag: value for flag, value in vars(options).items() if value != parser.get_default(flag)}
-    for flag in anew.keys() - {"resume", "features", "workers", "clean_features", "device"}:
-        raise InputError(f"--{flag.replace('_', '-')}: does not go with --resume, which goes on with what was asked for; leave "
-                         f"it out")
-    command = remembered(options.resume)
-    for method in (method for method in command["method"] if method not in (BACKBONE, *METHODS, "all")):
-        raise InputError(f"--resume {options.resume}: was asked for the method {shown(method)}, of another ptm_mini; expected "
-                         f"some of {', '.join(METHODS)}: use the version that began it")
-    paths = {flag: command[flag] and Path(command[flag]) for flag in PATHS}
-    return argparse.Namespace(**{**vars(options), **command, **paths, **anew, "out": options.resume})
+def make_config(args: argparse.Namespace, config: Config, methods: list[str],
+                seed: int | None) -> Config:
+    """Change settings as the flags say, those of epochs for these methods; --set comes last."""
+    stages = [*methods, "together"] if "prompt" in methods else methods
+    changes = {f"train.{stage}.epochs": args.epochs for stage in stages}
+    changes |= {"train.seed": seed, "train.fraction": args.fraction,
+                "train.bf16": True if args.bf16 else None}
+    changes = {key: value for key, value in changes.items() if value is not None}
+    if args.freeze_backbone:
+        changes |= cav_mae.AS_IT_IS
+    if args.damage:
+        config = replace(config, damage=DAMAGES[args.damage])
+    return override(change(config, changes), *args.set)
 
 
-def command_of(options):
-    """What a resumed run has to know of the options, as JSON can hold it."""
-    command = {flag: value for flag, value in vars(options).items() if flag not in ("out", "resume", "settings", "storage")}
-    return {**command, **{flag: command[flag] and os.path.realpath(command[flag]) for flag in PATHS}}
+def new_run(args: argparse.Namespace, folder: Path, seed: int | None,
+            device: torch.device) -> tuple[Run, PreparedSet]:
+    """Open the set and write config.json: what can be wrong is known before training."""
+    methods = args.method or ["prompt"]
+    config = make_config(args, PRESETS[args.preset or "tiny"], ["backbone", *methods], seed)
+    if args.data is None and not TOY.exists():
+        logger.info("making the toy set in %s", TOY)
+        toy.make(TOY)
+    path, start = args.data or TOY, None
+    if args.init:
+        classes = len(read_classes(path / "classes.json"))
+        start = cav_mae.read_start(args.init, config, classes, args.freeze_backbone)
+    if args.freeze_backbone and not args.init:
+        raise InputError("--freeze-backbone: there is no backbone yet; expected --init too")
+    data = PreparedSet(path, config, features=args.features, workers=args.workers, device=device)
+    for split in ("train", "val"):
+        data.indices(split, Situation.COMPLETE)         # without complete pairs no stage can train
+    warn_if_truncated(data)
+    run = Run(folder, config, data.classes, data.normalisation, data.folder, data.fingerprint(),
+              methods, args.init and str(args.init.resolve()))
+    run.write()
+    if start:
+        save_tensors(folder / cav_mae.NORMS_FILE, start.norms)
+    return run, data
 
 
-def print_settings(config):
-    """Every setting: its key, its value in `config`, who reads it, and what it means."""
-    every = (BACKBONE, *METHODS)
-    for key, value, field in leaves(config):
-        readers = [method for method in every if reads(method, key)]
-        who = {every: "all", every[1:]: f"all but {BACKBONE}"}.get(tuple(readers), ", ".join(readers))
-        print(f"{key:<38} {value!s:<6} {who:<26} {field.metadata['remark']}")
+def extend_run(args: argparse.Namespace, folder: Path, seed: int | None,
+               device: torch.device) -> tuple[Run, PreparedSet]:
+    """Open a run to finish it and to add methods, on the set and the settings it was trained on."""
+    run = read_run(folder)
+    for flag in ("preset", "init", "freeze_backbone"):
+        if getattr(args, flag):
+            raise InputError(f"--{flag.replace('_', '-')}: belongs to the backbone, which {folder} "
+                             f"has; leave it out, or choose another --out")
+    added = [method for method in args.method if method not in run.methods]
+    config, old = make_config(args, run.config, added, seed), flatten(run.config)
+    prefixes = tuple(prefix for method in added for prefix in (f"{method}.", f"train.{method}."))
+    if "prompt" in added:
+        prefixes += "prompts.", "router.", "train.together."
+    for key, value in flatten(config).items():
+        if value != old[key] and not key.startswith(prefixes):
+            raise InputError(f"setting {key}={value}: {folder} was trained with {old[key]}; leave "
+                             f"it out, or choose another --out")
+    path = args.data or run.data
+    data = PreparedSet(path, config, run.normalisation, features=args.features,
+                       workers=args.workers, device=device)
+    if data.fingerprint() != run.fingerprint:
+        raise InputError(f"--data {path}: is not the set that {folder} was trained on, or has "
+                         f"changed since; expected the same rows and files: restore them, or "
+                         f"choose another --out")
+    run.config, run.data, run.methods = config, data.folder, [*run.methods, *added]
+    run.write()
+    return run, data
 
 
-def claim(options, stack):
-    """Hold --out or the first free runs/SET-NUMBER, until `stack` ends. returns the folder"""
-    if options.out:
-        stack.enter_context(claimed(options.out))
-        if not options.resume:
-            refuse_unfinished(options.out)
-        return options.out
-    for number in itertools.count(1):
-        out = Path("runs", f"{os.path.basename(os.path.realpath(options.data or TOY))}-{number}")
-        with suppress(FileExistsError):
-            stack.enter_context(claimed(out, fresh=True))
-            return out
+def train_run(run: Run, data: PreparedSet) -> None:
+    """Train what the run lacks. Every stage is a call of the one loop, training.fit."""
+    # 1. The backbone, on complete data; then it is frozen.
+    backbone = Backbone(run.config, len(run.classes))
+    initialise(backbone, weights_generator(run.config.train.seed))
+    rate_shares = {}
+    if run.init and not run.path("backbone").exists():
+        rate_shares = cav_mae.load_start(run, backbone)
+    train(run, "backbone", backbone, data, [Situation.COMPLETE], rate_shares)
+    freeze(backbone)
+    run.trained_on = fingerprint(backbone)
+
+    for method in run.methods:
+        # 2. Case by case: a model for each situation (full_mixed: one, on all of them).
+        models = train_cases(run, method, backbone, data)
+        if method == "prompt":
+            train_together(run, models, data)           # 3. The prompt sets meet each other.
+            fit_router(run, backbone, data)             # 4. Which situation is a sample in?
 
 
-def run_folders(options, out):
-    """The runs that go into `out`. returns {run folder: seed, None for the run's own}"""
-    if options.seeds == 1:
-        if runs_in(out) != [out]:
-            raise InputError(f"--out {out}: holds the runs of several seeds; name one of them, or say --seeds N")
-        return {out: options.seed}
-    if (out / "config.json").exists():
-        raise InputError(f"--out {out}: is one run; expected a folder for --seeds {options.seeds} runs: choose another")
-    first = options.seed or 0
-    return {out / f"seed-{seed}": seed for seed in range(first, first + options.seeds)}
-
-
-def make_toy_set():
-    """Make it where it is not there; one process does, others wait for it."""
-    TOY.parent.mkdir(parents=True, exist_ok=True)
-    with locked(TOY.with_suffix(".lock")):
-        if not TOY.exists():
-            logger.info("making the toy set in %s", TOY)
-            toy.make(TOY, toy.RECORDINGS, "grouped", seed=0)
-
-
-def train_all(options, out, device):
-    """Train what is asked for and not there yet, evaluate everything."""
-    folders = run_folders(options, out)
-    if options.data is None and not all((folder / "config.json").exists() for folder in folders):
-        make_toy_set()
-        options.data = TOY
-    runs = {folder: extended_run(options, folder, seed) if (folder / "config.json").exists() else
-            new_run(options, options.data, seed) for folder, seed in folders.items()}
-    remember(out, command_of(options))
-    for folder, (run, data) in runs.items():
-        task = Task(run.config, data, run.normalisation, device, options.bf16)
-        with nullcontext() if folder == out else claimed(folder):
-            # The stages in order, as training/stages.py has them: the backbone, on complete data, frozen from then on; then
-            # on it, for prompt, each situation's prompts, all sets together, the router; and for the others what METHODS
-            # says. Each is a call of the one loop, training/fit.py.
-            for method in (BACKBONE, *options.method):
-                run = train_and_save(folder, run, task, method)
-            forget_kept(folder)
-    evaluate_runs(out, list(folders), device, Selection(storage=options.storage))
-    forget(out)
-
-
-def main(argv=None):
-    options = parse_arguments(argv)
-    if options.settings:
-        print_settings(settings(options, PRESETS[options.preset or "tiny"], options.seed, [BACKBONE, *options.method]))
+def main(argv: list[str] | None = None) -> None:
+    args = parse_arguments(argv)
+    if args.settings:
+        config = make_config(args, PRESETS[args.preset or "tiny"], list(METHODS), args.seed)
+        for key, value, item in leaves(config):
+            print(f"{key:<38} {value!s:<6} {item.metadata['help']}")
         return
-    device = pick_device(options.device)
-    if options.bf16 and device.type != "cuda":
-        raise InputError(f"--bf16: needs a CUDA device, this is {device.type}; leave it out")
-    with ExitStack() as stack:
-        out = claim(options, stack)
+    device = pick_device(args.device)
+    name = (args.data or TOY).resolve().name
+    numbered = (Path("runs", f"{name}-{number}") for number in itertools.count(1))
+    out = args.resume or args.out or next(path for path in numbered if not path.exists())
+    if args.resume and not run_folders(out):
+        raise InputError(f"--resume {out}: holds no run; expected a folder that train.py made")
+    out.mkdir(parents=True, exist_ok=True)
+    with locked(out):
         try:
-            train_all(options, out, device)
-        except KeyboardInterrupt as interruption:
-            if is_unfinished(out):
-                interruption.args = f"{str(interruption) or 'interrupted'}; go on with  {how_to_go_on(out)}",
-            raise
-        except NonFiniteLoss:
-            forget(out)                                  # going on would end there again
-            raise
+            opened = []
+            for folder, seed in plan_folders(args, out).items():
+                open_run = extend_run if (folder / "config.json").exists() else new_run
+                opened.append(open_run(args, folder, seed, device))
+            for run, data in opened:
+                train_run(run, data)
+            report_runs(out, opened)
+        except KeyboardInterrupt as error:
+            raise KeyboardInterrupt(f"interrupted; resume with  python train.py --resume "
+                                    f"{shlex.quote(str(out))}") from error
+
+
+def plan_folders(args: argparse.Namespace, out: Path) -> dict[Path, int | None]:
+    """{run folder: its seed}: `out` itself, or with --seeds a folder in it for each seed."""
+    if args.seeds == 1 and run_folders(out):
+        return dict.fromkeys(run_folders(out), args.seed)
+    if any(path.name != "lock" and not path.name.startswith("seed-") for path in out.iterdir()):
+        raise InputError(f"--out {out}: exists already and holds no run; expected a new name")
+    if args.seeds == 1:
+        return {out: args.seed}
+    first = args.seed or 0
+    return {out / f"seed-{seed}": seed for seed in range(first, first + args.seeds)}
+
+
+if __name__ == "__main__":
+    run_command(main)

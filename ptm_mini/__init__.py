@@ -1,17 +1,23 @@
-"""ptm_mini: prompts that make a frozen audio-visual transformer robust to missing and damaged modalities.
+"""Prompts that make a frozen audio-visual transformer robust to missing and damaged modalities.
 
     model = ptm_mini.load("runs/toy-1")
     answer = model.predict(audio="clip.wav", image="frame.jpg")
 """
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from ptm_mini.predict import Predictor
 
 
-def load(folder, device="cpu", windows=1):
-    """The prompted model of a run folder that train.py made.
+def load(run: "str | PathLike[str]", device: str = "cpu", windows: int = 1) -> "Predictor":
+    """Load the prompts, router and backbone of a run that train.py made (predict.Predictor).
 
-    windows  of clips longer than the run's audio.seconds: the answer is the mean over so many, from beginning to end
-    returns  Predictor (runs/predict.py)
+    windows  average the answers to so many parts of a sound longer than the run's audio.seconds
     """
-    from ptm_mini.runs.predict import Predictor        # here, so that importing a part of the package imports no more
+    from pathlib import Path
 
-    return Predictor(Path(folder), device, windows)
+    from ptm_mini.predict import Predictor    # here, so that a part of the package imports no more
+
+    return Predictor(Path(run), device, windows)

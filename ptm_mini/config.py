@@ -1,160 +1,161 @@
-"""Every setting with its default and what it means, and the four situations. Nothing here needs torch."""
-from dataclasses import MISSING, dataclass
+"""Every setting with its default and its meaning, the two presets, and the four situations."""
+from collections.abc import Iterator
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from enum import IntEnum
 from functools import cached_property
+from typing import Any
 
-from ptm_mini.limits import check_fit, check_size
-from ptm_mini.settings import Rule, above, between, check_rules, later, one_of, setting
+from ptm_mini.errors import InputError, nearest
 
 FRAME_LENGTH_MS, FRAME_SHIFT_MS = 25, 10          # Kaldi's analysis window and hop
 FUSION_KINDS = ("cross", "audio_to_image", "image_to_audio", "none")
 
 
 class Situation(IntEnum):
-    """What is wrong with a sample. Bit 0: its audio is damaged or missing; bit 1: its image is. So a | b is the situation of
-    a sample that suffers both, and a & b says what two have in common."""
+    """Which modality is damaged or missing, bit 0 the audio, bit 1 the image: a | b is both."""
     COMPLETE = 0
     NOISY_AUDIO = 1       # the paper's "vision only"
     NOISY_IMAGE = 2       # the paper's "audio only"
     NOISY_BOTH = 3
 
     @property
-    def label(self):
+    def label(self) -> str:
         """The word used in files, tables and flags."""
         return self.name.lower()
 
 
-def window_and_hop(sample_rate):
-    """The analysis window and its step in samples, cut to whole ones as Kaldi does."""
-    return sample_rate * FRAME_LENGTH_MS // 1000, sample_rate * FRAME_SHIFT_MS // 1000
+def setting(default: Any, help: str, least: float = 0) -> Any:
+    """A dataclass field: its default, its meaning for `train.py --settings`, its least value."""
+    return field(default=default, metadata={"help": help, "least": least})
 
 
 @dataclass(frozen=True)
 class AudioConfig:
-    sample_rate: int = setting(16000, "Hz; every clip is resampled to it", between(1000, 500_000))
-    seconds: float = setting(0.655, "clips are cut or zero-padded to this length (0.655: 64 frames)", above(0, 3600))
-    mels: int = setting(64, "M, bands of the spectrogram", between(1, 2048))
+    sample_rate: int = setting(16000, "Hz; every clip is resampled to it", least=1000)
+    seconds: float = setting(0.655, "clips are cut or zero-padded to so many (0.655: 64 frames)")
+    mels: int = setting(64, "M, bands of the spectrogram", least=1)
 
     @cached_property
-    def samples(self):
+    def samples(self) -> int:
         """The clip's length in samples."""
         return round(self.seconds * self.sample_rate)
 
     @cached_property
-    def frames(self):
+    def window_and_hop(self) -> tuple[int, int]:
+        """The analysis window and its step in samples, cut to whole ones as Kaldi does."""
+        return self.sample_rate * FRAME_LENGTH_MS // 1000, self.sample_rate * FRAME_SHIFT_MS // 1000
+
+    @cached_property
+    def frames(self) -> int:
         """T, the spectrogram's length: only whole windows count, as in Kaldi (snip_edges)."""
-        window, hop = window_and_hop(self.sample_rate)
+        window, hop = self.window_and_hop
         return 1 + (self.samples - window) // hop
 
 
 @dataclass(frozen=True)
 class ImageConfig:
-    size: int = setting(32, "H = W in pixels; pictures are resized and cropped to it", between(1, 4096))
+    size: int = setting(32, "H = W in pixels; images are cropped and resized to it", least=1)
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    width: int = setting(128, "D, of every token", between(4, 16_384))
-    heads: int = setting(4, "of every attention", between(1, 256))
-    depth: int = setting(4, "blocks per modality", between(0, 256))
-    fusion: str = setting("cross", "who reads whom in the fusion blocks", one_of(FUSION_KINDS))
-    fusion_depth: int = setting(1, "fusion blocks", between(0, 256))
-    joint_depth: int = setting(1, "blocks on all tokens together", between(0, 256))
-    audio_patch: int = setting(16, "side of a patch in frames and mel bins", between(1, 1024))
-    image_patch: int = setting(8, "side of a patch in pixels", between(1, 1024))
+    width: int = setting(128, "D, of every token", least=1)
+    heads: int = setting(4, "of every attention", least=1)
+    depth: int = setting(4, "blocks per modality")
+    fusion: str = setting("cross", f"who reads whom in fusion blocks: {', '.join(FUSION_KINDS)}")
+    fusion_depth: int = setting(1, "fusion blocks")
+    joint_depth: int = setting(1, "blocks on all tokens together")
+    audio_patch: int = setting(16, "side of a patch in frames and mel bins", least=1)
+    image_patch: int = setting(8, "side of a patch in pixels", least=1)
 
     @property
-    def fusion_blocks(self):
+    def fusion_blocks(self) -> int:
         return 0 if self.fusion == "none" else self.fusion_depth
 
     @property
-    def audio_reads_image(self):
+    def audio_reads_image(self) -> bool:
         return self.fusion in ("cross", "image_to_audio")
 
     @property
-    def image_reads_audio(self):
+    def image_reads_audio(self) -> bool:
         return self.fusion in ("cross", "audio_to_image")
 
 
 @dataclass(frozen=True)
 class PromptConfig:
-    length: int = setting(8, "P, tokens per modality and place", between(0, 1024))
-    input_depth: int = setting(4, "encoder blocks with prompts of their own: 1 shallow, depth deep, 0 none", between(0, 256))
-    first_block: int = setting(0, "encoder block that the first of these enter, counted from 0", between(0, 256), before=0)
+    length: int = setting(8, "P, tokens per modality and place")
+    input_depth: int = setting(4, "encoder blocks with fresh prompts: 1 shallow, depth deep")
     attention: bool = setting(True, "prompts in the fusion blocks' keys and values")
-    joint: bool = setting(False, "prompts in the joint blocks too, which the paper has not")
-    tune_head: bool = setting(True, "each set trains its own copy of the head, as the paper's code does")
-    initial_std: float = setting(0.02, "of the normal distribution that fresh prompts are drawn from", between(0, 100))
+    joint: bool = setting(False, "prompts in the joint blocks too, which the paper does not have")
+    tune_head: bool = setting(True, "each set trains a copy of the head, as the paper's code does")
+    initial_std: float = setting(0.02, "std of the fresh prompts, which are normal")
 
 
 @dataclass(frozen=True)
 class RouterConfig:
-    passes: int = setting(10, "over the training samples, damaged anew each time", between(1, 1000))
-    shrinkage: float = setting(0.1, "share of its diagonal added to the covariance", above(0, 1000))
+    passes: int = setting(10, "over the training samples, damaged anew each time", least=1)
+    shrinkage: float = setting(0.1, "share of its diagonal added to the covariance")
 
 
 @dataclass(frozen=True)
 class LoraConfig:
-    rank: int = setting(4, "of the update of each projection", between(1, 1024))
-    alpha: float = setting(8.0, "the update is scaled by alpha / rank", between(0, 10_000))
-    tune_head: bool = setting(True, "a head of its own learns too")
+    rank: int = setting(4, "of the update of each projection", least=1)
+    alpha: float = setting(8.0, "the update is scaled by alpha / rank")
+    tune_head: bool = setting(True, "trains a copy of the head too")
 
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    bottleneck: int = setting(4, "width inside the adapter", between(1, 1024))
-    tune_head: bool = setting(True, "a head of its own learns too")
+    bottleneck: int = setting(4, "width inside the adapter", least=1)
+    tune_head: bool = setting(True, "trains a copy of the head too")
 
 
 @dataclass(frozen=True)
 class Strengths:
-    """How hard each kind of damage hits (functions in method/damage.py)."""
-    audio_gaussian: float = setting(2.2, "std, added to the normalised log-mel", between(0, 1000))
-    audio_shift: float = setting(0.5, "rolled by up to this share of the frames, either way", between(0, 1))
-    audio_mask: float = setting(0.25, "up to this share of the frames set to 0", between(0, 1))
-    image_gaussian: float = setting(5.0, "std, added to the normalised picture, which is then clamped to +-3", between(0, 1000))
-    image_blur: float = setting(0.23, "box kernel's share of the side, made odd", between(0, 1))
-    image_pixelate: float = setting(0.05, "share of the side that is left", between(0, 1))
+    """How strong each kind of damage is (method/damage.py)."""
+    audio_gaussian: float = setting(2.2, "std, added to the normalised log-mel")
+    audio_shift: float = setting(0.5, "rolled by up to this share of the frames, either way")
+    audio_mask: float = setting(0.25, "up to this share of the frames set to 0")
+    image_gaussian: float = setting(5.0, "std, added to the normalised image; then clamped to +-3")
+    image_blur: float = setting(0.23, "box kernel's share of the side, made odd")
+    image_pixelate: float = setting(0.05, "share of the side that is left")
 
 
 @dataclass(frozen=True)
 class DamageConfig:
-    alone: Strengths = Strengths()      # in NOISY_AUDIO and NOISY_IMAGE, where a modality can also be missing
+    alone: Strengths = Strengths()      # in NOISY_AUDIO and NOISY_IMAGE: or the modality is missing
     both: Strengths = Strengths()       # in NOISY_BOTH
 
 
 @dataclass(frozen=True)
 class StageConfig:
-    epochs: int = setting(MISSING, "passes over the training samples", between(0, 10_000))
-    learning_rate: float = setting(MISSING, "the peak of the one-cycle schedule", above(0, 10))
-    weight_decay: float = setting(0.0, "AdamW's", between(0, 100))
-    batch_size: int = setting(64, "B, samples a step", between(1, 16_384))
+    epochs: int = setting(MISSING, "passes over the training samples")
+    learning_rate: float = setting(MISSING, "the peak of the one-cycle schedule")
+    weight_decay: float = setting(0.0, "AdamW's")
+    batch_size: int = setting(64, "B, samples a step", least=1)
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     backbone: StageConfig = StageConfig(epochs=20, learning_rate=1e-3, weight_decay=0.05)
-    prompts: StageConfig = StageConfig(epochs=8, learning_rate=1e-2)        # each set alone
-    together: StageConfig = StageConfig(epochs=6, learning_rate=4e-3)       # then the four sets at once
+    prompt: StageConfig = StageConfig(epochs=8, learning_rate=1e-2)      # each prompt set alone
+    together: StageConfig = StageConfig(epochs=6, learning_rate=4e-3)    # then the four at once
     head: StageConfig = StageConfig(epochs=8, learning_rate=3e-2)
     lora: StageConfig = StageConfig(epochs=8, learning_rate=3e-3)
     adapter: StageConfig = StageConfig(epochs=8, learning_rate=1e-2)
-    scale_shift: StageConfig = later(StageConfig(epochs=8, learning_rate=3e-2))
+    scale_shift: StageConfig = StageConfig(epochs=8, learning_rate=3e-2)
     full_per_situation: StageConfig = StageConfig(epochs=8, learning_rate=1e-3, weight_decay=0.05)
     full_mixed: StageConfig = StageConfig(epochs=16, learning_rate=1e-3, weight_decay=0.05)
-    label_smoothing: float = setting(0.1, "of the training loss", Rule(lambda share: 0 <= share < 1, "0 or more, below 1"))
-    audio_shift: float = setting(0.25, "augmentation: sounds move in time by up to this share of T", between(0, 0.5))
-    image_shift: float = setting(0.04, "augmentation: pictures move by up to this share of H and W", between(0, 0.5))
-    loaded_rate: float = setting(0.1, "share of the backbone's learning rate for what --init loaded", above(0, 1), before=1.0)
-    audio_mean: float = setting(0.0, "of the log-mel, to normalise by where audio_std is set", between(-100, 100), before=0.0)
-    audio_std: float = setting(0.0, "likewise; 0: the training split's mean and std",
-                               Rule(lambda std: std == 0 or 0.001 <= std <= 1000, "0, or 0.001 to 1000"), before=0.0)
-    views: int = setting(0, "damaged copies of each sample whose tokens are kept, for what starts from frozen ones; 0: none",
-                         between(0, 1000), before=0)
-    fraction: float = setting(1.0, "share of the training split for all but the backbone (the paper: 0.3)", above(0, 1))
-    full_length: bool = setting(False, "with a fraction an epoch takes as many samples as without: they come round again, "
-                                "damaged anew", before=False)
-    seed: int = setting(0, "of weights, order, augmentation and damage", between(0, 2**53))
+    label_smoothing: float = setting(0.1, "of the training loss")
+    audio_shift: float = setting(0.25, "augmentation: sounds move in time by up to this share of T")
+    image_shift: float = setting(0.04, "augmentation: images move by up to this share of H and W")
+    loaded_rate: float = setting(0.1, "share of the learning rate for what --init loaded")
+    audio_mean: float = setting(0.0, "of the log-mel, used where audio_std is set", least=-100)
+    audio_std: float = setting(0.0, "likewise; 0: the training split's mean and std")
+    fraction: float = setting(1.0, "share of the data for all but the backbone (the paper: 0.3)")
+    full_length: bool = setting(False, "with a fraction, as many steps an epoch as without it")
+    bf16: bool = setting(False, "mixed bfloat16 precision, the loss in float32")
+    seed: int = setting(0, "of weights, order, augmentation and damage")
 
 
 @dataclass(frozen=True)
@@ -169,27 +170,103 @@ class Config:
     damage: DamageConfig = DamageConfig()
     train: TrainConfig = TrainConfig()
 
-    def __post_init__(self):
-        """Raise InputError for the first value that can't work, naming its key, the value and what was expected."""
-        check_rules(self)
-        check_fit(self)
-        check_size(self)
+    def __post_init__(self) -> None:
+        """Raise InputError for the first value that can't work, with its key."""
+        audio, image, model, train = self.audio, self.image, self.model, self.train
+        for key, value, item in leaves(self):
+            if not isinstance(value, str) and not value >= item.metadata["least"]:
+                least = item.metadata["least"]
+                raise InputError(f"setting {key}={value}: expected {least} or more")
+        for good, key, expected in (
+                (audio.frames > 0 and audio.frames % model.audio_patch == 0, "audio.seconds",
+                 f"a number of frames that model.audio_patch={model.audio_patch} divides; this "
+                 f"gives {audio.frames}, and n frames last 10 n + 15 ms"),
+                (audio.mels % model.audio_patch == 0, "audio.mels",
+                 f"a multiple of model.audio_patch={model.audio_patch}"),
+                (image.size % model.image_patch == 0, "image.size",
+                 f"a multiple of model.image_patch={model.image_patch}"),
+                (model.width % 4 == 0, "model.width", "a multiple of 4, for 2-D positions"),
+                (model.width % model.heads == 0, "model.width",
+                 f"a multiple of model.heads={model.heads}"),
+                (model.fusion in FUSION_KINDS, "model.fusion", f"one of {', '.join(FUSION_KINDS)}"),
+                (self.prompts.input_depth <= model.depth, "prompts.input_depth",
+                 f"0 to model.depth={model.depth}"),
+                (0 < train.fraction <= 1, "train.fraction", "more than 0, at most 1")):
+            if not good:
+                raise InputError(f"setting {key}={flatten(self)[key]}: expected {expected}")
+
+
+def leaves(group: Any, prefix: str = "") -> Iterator[tuple[str, Any, Field]]:
+    """Yield (dotted key, value, field) for every setting in a group and the groups within it."""
+    for item in fields(group):
+        value = getattr(group, item.name)
+        if is_dataclass(value):
+            yield from leaves(value, f"{prefix}{item.name}.")
+        else:
+            yield prefix + item.name, value, item
+
+
+def flatten(config: Config) -> dict[str, Any]:
+    """{dotted key: value}, as config.json has it"""
+    return {key: value for key, value, _ in leaves(config)}
+
+
+def unflatten(values: dict[str, Any]) -> Config:
+    """Invert `flatten`. Raises InputError for a missing or unknown key or a wrong type."""
+    for key in flatten(Config()):
+        if key not in values:
+            raise InputError(f"setting {key} is missing; expected every setting")
+    return change(Config(), values)
+
+
+def change(config: Config, changes: dict[str, Any]) -> Config:
+    """Copy with {dotted key: value}. Raises InputError for an unknown key or a wrong type."""
+    values = flatten(config)
+    for key, value in changes.items():
+        if key not in values:
+            raise InputError(f"setting {key}: no such setting; {nearest(key, values)}")
+        kind = type(values[key])
+        value = float(value) if kind is float and type(value) is int else value
+        if type(value) is not kind:
+            raise InputError(f"setting {key}={value!r}: expected {kind.__name__}")
+        values[key] = value
+
+    def build(group: type, prefix: str) -> Any:
+        return group(**{item.name: build(item.type, f"{prefix}{item.name}.")
+                        if is_dataclass(item.type) else values[prefix + item.name]
+                        for item in fields(group)})
+
+    return build(Config, "")
+
+
+def override(config: Config, *assignments: str) -> Config:
+    """Copy with the command line's "key=value", such as "prompts.length=4"."""
+    changes, values = {}, flatten(config)
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals:
+            raise InputError(f"--set {assignment}: expected KEY=VALUE, such as prompts.length=4")
+        kind = type(values.get(key, ""))
+        try:
+            changes[key] = {"true": True, "false": False}.get(text) if kind is bool else kind(text)
+        except ValueError as error:
+            raise InputError(f"setting {key}={text}: expected {kind.__name__}") from error
+    return change(config, changes)
 
 
 PRESETS = {
+    # 2.2 million parameters: trains on two CPU cores in minutes
     "tiny": Config(),
-    "base": Config(AudioConfig(seconds=10.255, mels=128), ImageConfig(size=224),                  # CAV-MAE's shape
-                   ModelConfig(width=768, heads=12, depth=11, image_patch=16), PromptConfig(length=16, input_depth=11)),
+    # CAV-MAE's shape, 178 million parameters: for a GPU
+    "base": Config(AudioConfig(seconds=10.255, mels=128), ImageConfig(size=224),
+                   ModelConfig(width=768, heads=12, depth=11, image_patch=16),
+                   PromptConfig(length=16, input_depth=11)),
 }
 
 DAMAGES = {
-    "strong": DamageConfig(),           # equally hard everywhere, so that the situations can be compared
-    "paper": DamageConfig(both=Strengths(audio_gaussian=0.22, image_gaussian=0.5, image_blur=0.03, image_pixelate=0.30)),
-}
-
-REMARKS = {                                                                  # of PRESETS and DAMAGES
-    "tiny": "0.655 s of sound, 32 x 32 pixels, 2.2 million numbers: trains on two CPU cores in minutes",
-    "base": "CAV-MAE's size, 10.255 s, 224 x 224 pixels, 178 million numbers: for a GPU",
-    "strong": "equally hard in all situations, so that they can be compared",
-    "paper": "as strong in one modality, weak where both are damaged, as in the paper's code",
+    # equally strong in all situations, so that they can be compared
+    "strong": DamageConfig(),
+    # the paper's code: weak where both modalities are damaged
+    "paper": DamageConfig(both=Strengths(audio_gaussian=0.22, image_gaussian=0.5, image_blur=0.03,
+                                         image_pixelate=0.30)),
 }

@@ -1,182 +1,93 @@
-"""Writing so that nothing half-written stays and nothing is replaced quietly, and by one process at a time."""
-import logging
+"""Files that appear whole or not at all, and folders that one process at a time works in."""
+import io
 import os
-import re
 import shutil
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
 
 from ptm_mini.errors import InputError
 
 try:
     import fcntl
-except ImportError:               # Windows has other locks: what two processes do there at once is done twice
+except ImportError:               # on Windows two processes in one run folder are not kept apart
     fcntl = None
 
-logger = logging.getLogger(__name__)
-
 
 @contextmanager
-def new_folder(path):
-    """Yield a temporary folder beside `path` that becomes `path` when the block ends well, and is removed otherwise.
+def whole_file(path: Path, mend: str = "expected a place that can be, with room for it"
+               ) -> Iterator[BinaryIO]:
+    """Yield a file of a temporary name, which gets its name when the block ends well. The folder
+    is made if need be.
 
-    raises  InputError where `path` is there already, or something in it can't be written
+    So a reader sees the old file or the new one, whole. Raises InputError where it can't be
+    written, which says how to mend that.
     """
-    refuse_existing(path)
-    with beside(path) as unfinished:
-        unfinished.mkdir(parents=True)
-        yield unfinished
-        refuse_existing(path)
-        unfinished.rename(path)
-
-
-@contextmanager
-def new_file(path):
-    """Yield a text file beside `path` that becomes `path` when the block ends well, and is removed otherwise.
-
-    raises  InputError where `path` is there already or can't be written
-    """
-    refuse_existing(path)
-    with beside(path) as unfinished:
-        with open(unfinished, "w", encoding="utf-8", newline="") as file:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
             yield file
-        refuse_existing(path)
-        unfinished.rename(path)
-
-
-def refuse_existing(path):
-    if os.path.lexists(path):                                  # also a link that leads nowhere
-        raise InputError(f"{path}: is there already; expected a new name: choose another or remove it")
-
-
-def write_file(path, data):
-    """Write bytes to a temporary name and rename it when they are on the disk: whatever happens, to the power too, a reader
-    sees the old file or the new one, whole.
-
-    raises  InputError where `path` can't be written
-    """
-    with beside(path) as unfinished:
-        with open(unfinished, "wb") as file:
-            file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        unfinished.replace(path)
-        with suppress(OSError):                                # not every system can do this to a folder
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+        temporary.replace(path)
+    except OSError as error:
+        raise InputError(f"{path}: can't be written ({error.strerror}); {mend}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file whole; it may replace an older one."""
+    with whole_file(path) as file:
+        file.write(content)
+
+
+def save_tensors(path: Path, content: dict[str, Any]) -> None:
+    """Write tensors, numbers and text as torch.save does; the same content gives the same bytes."""
+    buffer = io.BytesIO()         # in a file torch would store the file's name too
+    torch.save(content, buffer)
+    write_file(path, buffer.getvalue())
+
+
+def refuse_existing(path: Path) -> None:
+    """Raise InputError where something is at `path`."""
+    if os.path.lexists(path):
+        raise InputError(f"{path}: exists already; expected a new name, or remove it")
 
 
 @contextmanager
-def beside(path):
-    """Yield a temporary name beside `path`. What stands there in the end is removed, and so is what dead processes left.
-
-    raises  InputError for whatever the system refuses meanwhile
-    """
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder that becomes `path` when the block ends well, else is removed."""
+    refuse_existing(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        remove_leftovers(path)
-        yield unfinished
+        temporary.mkdir(parents=True)
+        yield temporary
+        temporary.rename(path)
     except OSError as error:
-        raise InputError(f"{path}: can't be written ({error.strerror or error}); expected a place that can be, with room for "
-                         f"it") from error
+        raise InputError(f"{path}: can't be written ({error.strerror or error}); expected a place "
+                         f"that can be, with room for it") from error
     finally:
-        remove(unfinished)
-
-
-def remove_leftovers(path):
-    """Remove what processes that are no more were writing when they died, in place of `path`."""
-    if not path.parent.is_dir():
-        return
-    ours = re.compile(rf"\.{re.escape(path.name)}\.(\d{{1,9}})\.unfinished")
-    for other in path.parent.iterdir():
-        found = ours.fullmatch(other.name)
-        if found and not is_running(int(found[1])):
-            remove(other)
-
-
-def is_running(process):
-    """Whether there is a process of this id, be it the one that had it first or a later one."""
-    if os.name == "nt":                                        # where os.kill ends processes
-        return True
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:                                    # another user's
-        pass
-    return True
-
-
-def remove(path):
-    """Remove a file or a folder, as far as that can be done."""
-    if os.path.isdir(path):
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with suppress(OSError):
-            os.unlink(path)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextmanager
-def locked(path, wait=True):
-    """Hold the lock file `path`, in which our process id stands; it is removed in the end.
-
-    wait    for another process that holds it
-    raises  InputError where another process holds it and is not to be waited for, or the file can't be made
-
-    The system takes back what a dead process held, so a file that it left behind stops nobody.
-    """
-    if fcntl is None:
-        yield
-        return
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder. Raises InputError where another process does, or it can't be written."""
     try:
-        file = taken(path, wait)
+        file = open(folder / "lock", "a")
     except OSError as error:
-        raise InputError(f"{path}: can't be locked ({error.strerror}); expected a place that can be written to") from error
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        file.close()
-
-
-def taken(path, wait):
-    while True:
-        file = open(path, "a+b", buffering=0)                  # not "w": that would wipe out the holder's process id
+        raise InputError(f"{folder}: can't be written ({error.strerror}); expected a folder that "
+                         f"can be") from error
+    with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if fcntl:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            said = f"{path}: another process ({holder(file)}) is at work"
-            if not wait:
-                file.close()
-                raise InputError(f"{said}; wait until it ends, or end it") from error
-            logger.info("%s; waiting for it", said)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        with suppress(FileNotFoundError):                      # its last holder may have removed it meanwhile
-            if os.path.samestat(path.stat(), os.fstat(file.fileno())):
-                with suppress(OSError):                        # a lock holds on a full disk too, only without the id in it
-                    file.truncate(0)
-                    file.write(str(os.getpid()).encode())
-                return file
-        file.close()
-
-
-def holder(file):
-    """The process id that stands in a lock file"""
-    file.seek(0)
-    return file.read(20).decode(errors="replace") or "id unknown"
-
-
-def is_locked(path):
-    """Whether a process holds the lock file `path`."""
-    if fcntl is None:
-        return False
-    try:
-        with open(path, "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
+            raise InputError(f"{folder}: another process is at work there; wait until it ends, or "
+                             f"end it") from error
+        yield

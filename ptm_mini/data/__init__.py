@@ -1,1 +1,1 @@
-"""From files to what the model takes: audio, image, manifest, prepared; and how much of the files is used."""
+"""From files to batches: audio, image, dataset."""

@@ -1,181 +1,129 @@
-"""A prepared set on disk: manifest.csv, classes.json and, where the files lie elsewhere, root.txt: read, checked, written."""
+"""A prepared set on disk: manifest.csv, classes.json and, if the files lie elsewhere, root.txt."""
 import csv
-import io
 import json
 import os
-import re
-from dataclasses import asdict, dataclass, fields
-from functools import lru_cache
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from ptm_mini.errors import InputError, nearest
-from ptm_mini.settings import shown
 
-MOST_CLASSES, LONGEST = 100_000, 4096                   # and characters of a name or a path
 SPLITS = ("train", "val", "test")
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")           # newline, tab, NUL and the like: no part of a name
 
 
 @dataclass(frozen=True)
 class Row:
-    """One sample. An empty audio or image is a missing modality; an empty group is a group of its own."""
+    """A sample in manifest.csv. An empty audio or image is a missing modality."""
     id: str
-    audio: str          # path relative to the set's root, as root_of gives it
+    audio: str           # path relative to the set's root
     image: str
     label: str
     split: str
-    group: str = ""
+    group: str = ""      # samples that must stay on one side of a split; empty: a group of its own
 
 
-def read_set(folder):
+def read_csv(path: Path, required: Iterable[str],
+             optional: Collection[str] | None = ()) -> list[tuple[str, dict[str, str]]]:
+    """Read a CSV file strictly.
+
+    optional  names of further columns; None: any
+    returns   (place such as "pairs.csv:3", {column: cell}) for each row
+    """
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            columns = next(reader, [])
+            rows = [(f"{path}:{reader.line_num}", cells) for cells in reader if cells]
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; expected a readable CSV file") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: {error}; expected comma-separated UTF-8 text") from error
+    for column in required:
+        if column not in columns:
+            raise InputError(f"{path}: no column {column!r}; expected {','.join(required)}")
+    for column in columns:
+        if columns.count(column) > 1:
+            raise InputError(f"{path}: column {column!r} stands twice; expected it once")
+        if optional is not None and column not in (*required, *optional):
+            raise InputError(f"{path}: no such column as {column!r}; "
+                             f"{nearest(column, (*required, *optional))}")
+    for place, cells in rows:
+        if len(cells) != len(columns):
+            raise InputError(f"{place}: {len(cells)} cells; expected {len(columns)}, as in line 1")
+        for cell in cells:
+            if any(ord(letter) < 32 for letter in cell):
+                raise InputError(f"{place}: {cell!r} holds a control character; expected text")
+    return [(place, dict(zip(columns, cells))) for place, cells in rows]
+
+
+def read_set(folder: Path) -> tuple[Path, list[Row], list[str]]:
     """Read a prepared set and check every cell.
 
-    returns  rows, classes: list of Row, list of K names
-    raises   InputError for the first thing wrong, with its line
+    returns  root, the folder that paths are relative to (root.txt names it, else the set's own);
+             rows; the K classes
+    raises   InputError for the first error, with its line
     """
-    classes, root = read_classes(folder / "classes.json"), root_of(folder)
-    real = lru_cache(maxsize=None)(os.path.realpath)
-    path, columns = folder / "manifest.csv", [f.name for f in fields(Row)]
-    rows, lines, known = [], {}, dict.fromkeys(classes)
-    with open_text(path) as file:
-        reader = csv.DictReader(file, strict=True)                   # else an unclosed quote swallows the lines after it
-        found = csv_columns(reader, path)
-        for column in found:
-            if column not in columns:
-                raise InputError(f"{path}: column {shown(column)}: no such column; {nearest(column, columns)}")
-        for column in columns:
-            if found.count(column) != 1:
-                raise InputError(f"{path}: column {column!r} stands {found.count(column)} times; expected "
-                                 f"{','.join(columns)}")
-        for cells in csv_rows(reader, path):
-            where = f"{path}:{reader.line_num}"
-            if None in cells or None in cells.values():
-                raise InputError(f"{where}: expected {len(columns)} cells, as the first line has")
-            row = Row(**cells)
-            check_row(row, where, root, known, real)
-            if row.id in lines:
-                raise InputError(f"{where}: id {row.id!r} stands in line {lines[row.id]} too; expected each id once")
-            lines[row.id] = reader.line_num
-            rows.append(row)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; expected a prepared set: data_prep makes one, "
+                         f"and --data says where it is")
+    pointer, root = folder / "root.txt", folder.resolve()
+    if pointer.exists():
+        root = (folder / pointer.read_text(encoding="utf-8").rstrip("\r\n")).resolve()
+        if not root.is_dir():
+            raise InputError(f"{pointer}: {root}: no such folder; expected the one that holds the "
+                             f"set's files: write there where it is now")
+    classes = read_classes(folder / "classes.json")
+    rows, places = [], {}
+    for place, cells in read_csv(folder / "manifest.csv", [item.name for item in fields(Row)]):
+        row = Row(**cells)
+        check_row(place, row, root, classes)
+        if row.id in places:
+            raise InputError(f"{place}: id {row.id!r} stands at {places[row.id]} too; expected "
+                             f"each id once")
+        places[row.id] = place
+        rows.append(row)
     for split in SPLITS:
         if not any(row.split == split for row in rows):
-            raise InputError(f"{path}: no row of split {split!r}; expected some of each of {', '.join(SPLITS)}")
-    return rows, classes
+            raise InputError(f"{folder / 'manifest.csv'}: no row of split {split!r}; expected some "
+                             f"of each of {', '.join(SPLITS)}")
+    return root, rows, classes
 
 
-def root_of(folder):
-    """The folder that a set's manifest has its paths relative to: the one that root.txt names, else the set's own.
-
-    root.txt is one line, an absolute path or one relative to the set's folder.
-    """
-    path = folder / "root.txt"
-    if not os.path.exists(path):
-        return folder.resolve()
-    with open_text(path) as file:
-        name = file.read().rstrip("\r\n")
-    if not name or len(name) > LONGEST or CONTROL.search(name):
-        raise InputError(f"{path}: {shown(name)}; expected one line, the folder that the manifest's paths are relative to")
-    root = (folder / name).resolve()
-    if not os.path.isdir(root):
-        raise InputError(f"{path}: {root}: no such folder; write there where the set's files are now")
-    return root
-
-
-def csv_columns(reader, path):
-    """The names in the first line of a CSV file; none of an empty one"""
+def read_classes(path: Path) -> list[str]:
+    """Read the K class names. Raises InputError where they are not different names."""
     try:
-        return reader.fieldnames or []
-    except csv.Error as error:
-        raise InputError(f"{path}:1: {error}; expected comma-separated text") from error
-
-
-def csv_rows(reader, path):
-    try:
-        yield from reader
-    except csv.Error as error:
-        raise InputError(f"{path}:{reader.line_num}: {error}; expected comma-separated text") from error
-
-
-def open_text(path):
-    """Open a UTF-8 text file whole, so that a wrong byte is found here; a byte-order mark is left out."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; expected a prepared set (python -m data_prep.toy makes one)") from error
-    except OSError as error:
-        raise InputError(f"{path}: can't be read ({error.strerror}); expected a text file") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: byte {error.start} is not UTF-8; save it as UTF-8 text") from error
-    return io.StringIO(text, newline="")
-
-
-def read_classes(path):
-    with open_text(path) as file:
-        try:
-            classes = json.load(file)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path}:{error.lineno}: not JSON ({error.msg}); expected a list of names") from error
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{path}: numbers without end, or nested without end; expected a list of names") from error
-    if not (isinstance(classes, list) and len(classes) > 1 and all(isinstance(name, str) and name for name in classes)
-            and len(set(classes)) == len(classes)):
-        raise InputError(f"{path}: expected a list of two or more different names, such as [\"dog\", \"rain\"]")
-    if len(classes) > MOST_CLASSES:
-        raise InputError(f"{path}: {len(classes)} names; expected at most {MOST_CLASSES}")
-    for name in classes:
-        if len(name) > LONGEST:
-            raise InputError(f"{path}: class {name[:60]!r}... has {len(name)} characters; expected at most {LONGEST}")
-        if CONTROL.search(name) or name != name.strip():
-            raise InputError(f"{path}: class {name!r} holds a control character, or white space around it; expected a name")
+        classes = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: {error}; expected a JSON list of names") from error
+    if not (isinstance(classes, list) and all(isinstance(name, str) and name for name in classes)
+            and len(set(classes)) == len(classes) > 1):
+        raise InputError(f"{path}: expected a list of two or more different names, such as "
+                         f"[\"dog\", \"rain\"]")
     return classes
 
 
-def check_row(row, where, root, classes, real):
-    for column, cell in vars(row).items():
-        if len(cell) > LONGEST:
-            raise InputError(f"{where}: {column} {cell[:60]!r}... has {len(cell)} characters; expected at most {LONGEST}")
-        if CONTROL.search(cell):
-            raise InputError(f"{where}: {column} {cell!r} holds a control character; expected plain text: rename it")
+def check_row(place: str, row: Row, root: Path, classes: list[str]) -> None:
+    """Raise InputError for the first wrong cell of a row."""
     if not row.id:
-        raise InputError(f"{where}: the id is empty; expected a name of its own for each sample")
-    for column, cell in (("id", row.id), ("group", row.group)):
-        if cell != cell.strip():                                     # "yard" and "yard " would be two groups
-            raise InputError(f"{where}: {column} {cell!r} starts or ends with white space; expected a name without it")
+        raise InputError(f"{place}: the id is empty; expected a different one for each sample")
     if row.label not in classes:
-        raise InputError(f"{where}: label {row.label!r} is not in classes.json; {nearest(row.label, classes)}")
+        raise InputError(f"{place}: label {row.label!r} is not in classes.json; "
+                         f"{nearest(row.label, classes)}")
     if row.split not in SPLITS:
-        raise InputError(f"{where}: split {row.split!r}; expected one of {', '.join(SPLITS)}")
+        raise InputError(f"{place}: split {row.split!r}; expected one of {', '.join(SPLITS)}")
     if not row.audio and not row.image:
-        raise InputError(f"{where}: sample {row.id!r} has neither audio nor image; expected at least one")
+        raise InputError(f"{place}: neither audio nor image; expected at least one")
     for name in filter(None, (row.audio, row.image)):
-        if leads_out(name, root, real):
-            raise InputError(f"{where}: path {name!r} leads out of {root}; copy the file in, or let root.txt beside the "
-                             f"manifest name the folder that holds the set's files")
-        if not os.path.isfile(root / name):
-            raise InputError(f"{where}: {root / name}: no such file; mend the path or leave the cell empty")
+        if leads_out(name, root):
+            raise InputError(f"{place}: path {name!r} leads out of {root}; copy the file in, or "
+                             f"let root.txt beside the manifest name the folder of all files")
+        if not (root / name).is_file():
+            raise InputError(f"{place}: {root / name}: no such file; mend the path or leave the "
+                             f"cell empty")
 
 
-def leads_out(name, root, real=os.path.realpath):
-    """Whether a path that should be relative to the folder `root` leaves it: absolute, by .. or through a symbolic link.
-
-    real  os.path.realpath, or one that remembers the folders that it has seen
-    """
+def leads_out(name: str, root: Path) -> bool:
+    """Whether a path is not below the folder `root`: absolute, by .. or through a link."""
     path = Path(name)
-    if path.is_absolute() or ".." in path.parts:
-        return True
-    path = root / path
-    return not Path(os.path.realpath(path) if os.path.islink(path) else real(path.parent)).is_relative_to(root)
-
-
-def write_set(folder, rows, classes, root=None):
-    """Write manifest.csv and classes.json into `folder`.
-
-    root  the folder that the rows' paths are relative to, where that is another: root.txt names it
-    """
-    if root:
-        (folder / "root.txt").write_text(f"{root}\n", encoding="utf-8")
-    with open(folder / "manifest.csv", "w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, [f.name for f in fields(Row)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(map(asdict, rows))
-    (folder / "classes.json").write_text(json.dumps(classes, indent=1) + "\n", encoding="utf-8")
+    return (path.is_absolute() or ".." in path.parts
+            or not Path(os.path.realpath(root / path)).is_relative_to(os.path.realpath(root)))

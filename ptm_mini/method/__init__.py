@@ -1,1 +1,1 @@
-"""The paper, in reading order: layers, backbone, prompts, damage, router, baselines. torch and numpy alone."""
+"""The paper, in reading order: backbone, prompts, damage, router, baselines."""

@@ -1,1 +1,0 @@
-"""What is saved of a run, loaded from it, and asked of it."""

@@ -1,0 +1,257 @@
+"""Training: the table of methods, the one loop, and the stages that are calls of it."""
+import logging
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from statistics import fmean
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ptm_mini.checkpoint import (Run, copy_tensors, fingerprint, load_tensors, restore,
+                                 trainable)
+from ptm_mini.config import Situation, StageConfig
+from ptm_mini.data.dataset import PreparedSet, TrainingSamples
+from ptm_mini.errors import InputError, NonFiniteLoss
+from ptm_mini.evaluation import CaseModels, EvalSplit, Models, score_split
+from ptm_mini.files import save_tensors
+from ptm_mini.method import baselines
+from ptm_mini.method.backbone import Backbone, freeze
+from ptm_mini.method.damage import Sample, weights_generator
+from ptm_mini.method.prompts import PromptedBackbone, prompt
+from ptm_mini.method.router import Router
+
+logger = logging.getLogger(__name__)
+EVERY = tuple(Situation)
+EACH = tuple((situation,) for situation in Situation)
+
+
+class Method(NamedTuple):
+    """What is trained on the frozen backbone."""
+    build: Callable[..., nn.Module]       # (backbone, config, generator) -> a trainable model
+    cases: tuple[tuple[Situation, ...], ...] = EACH     # a model each: its training situations
+
+    def stages(self, name: str) -> list[str]:
+        """Name a stage for each case."""
+        if len(self.cases) == 1:
+            return [name]
+        return [f"{name} {case[0].label}" for case in self.cases]
+
+
+METHODS = {"prompt": Method(prompt), "head": Method(baselines.head), "lora": Method(baselines.lora),
+           "adapter": Method(baselines.adapter), "scale_shift": Method(baselines.scale_shift),
+           "full_per_situation": Method(baselines.full),
+           "full_mixed": Method(baselines.full, cases=(EVERY,))}
+
+
+def fit(run: Run, name: str, model: nn.Module, data: PreparedSet, situations: Sequence[Situation],
+        answers: dict[str, Callable[[Sample], Tensor]],
+        rate_shares: dict[str, float] | None = None) -> None:
+    """Train the parameters that have gradients, then keep the best epoch on the validation split.
+
+    Each training sample is put into one of the situations, drawn anew each epoch: with a single
+    one this is the paper's case-wise training, with all four a mix.
+
+    name         of the stage: "backbone", or a method and a case such as "prompt noisy_audio"
+    answers      {name: function of a batch to logits [B, K]}, whose mean loss is trained
+    rate_shares  {parameter: its share of the learning rate}, 1 for others
+    """
+    method, _, case = name.partition(" ")
+    train = run.config.train
+    stage = getattr(train, "together" if case == "together" else method)
+    samples = TrainingSamples(data, situations, 1.0 if name == "backbone" else train.fraction)
+    split, device = EvalSplit((data,), "val"), data.device
+    parameters = trainable(model.to(device))
+    steps = math.ceil(len(samples) / stage.batch_size) * stage.epochs
+    optimizer, scheduler = make_optimizer(parameters, stage, steps, rate_shares or {})
+
+    def answer(batch: Sample) -> dict[str, Tensor]:
+        with torch.autocast(device.type, torch.bfloat16, enabled=train.bf16):
+            return {key: function(batch) for key, function in answers.items()}
+
+    def loss_fn(batch: Sample) -> Tensor:
+        losses = [F.cross_entropy(logits.float(), batch.label,
+                                  label_smoothing=train.label_smoothing)
+                  for logits in answer(batch).values()]
+        return sum(losses) / len(losses)
+
+    def validate() -> tuple[float, float]:
+        scores = [score for s in situations for score in score_split(answer, split, s).values()]
+        return fmean(score.accuracy for score in scores), fmean(score.loss for score in scores)
+
+    logger.info("%s: %s", name, describe(parameters))
+    first, best, best_weights = 1, None, copy_tensors(parameters)
+    if run.state_path(name).exists():                  # a killed run resumes, to the same bytes
+        state = load_tensors(run.state_path(name))
+        restore(parameters, state["weights"])
+        optimizer.load_state_dict(state["optimizer"])
+        scheduler.load_state_dict(state["scheduler"])
+        first, best, best_weights = state["epoch"] + 1, state["best"], state["best_weights"]
+        logger.info("%s: resumes at epoch %d", name, first)
+    for epoch in range(first, stage.epochs + 1):
+        start, total = time.monotonic(), torch.zeros((), dtype=torch.double, device=device)
+        for batch in samples.loader(stage.batch_size, epoch, order=name):
+            loss = loss_fn(batch.to(device))
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            scheduler.step()
+            total += loss.detach() * len(batch.id)
+        mean_loss, seconds = float(total) / len(samples), time.monotonic() - start
+        accuracy, validation_loss = validate()
+        if not math.isfinite(mean_loss + validation_loss):
+            raise NonFiniteLoss(f"{name}: the loss became {mean_loss} in training and "
+                                f"{validation_loss} in validation, in epoch {epoch}; lower the "
+                                f"learning rate ({stage.learning_rate}) or check the data")
+        if best is None or (accuracy, -validation_loss) > best:    # of equal ones the lowest loss
+            best, best_weights = (accuracy, -validation_loss), copy_tensors(parameters)
+        logger.info("%-20s epoch %3d/%d   loss %.4f   validation %.4f   %5.1f s", name, epoch,
+                    stage.epochs, mean_loss, accuracy, seconds)
+        run.log_epoch({"stage": name, "epoch": epoch, "loss": mean_loss, "accuracy": accuracy,
+                       "validation_loss": validation_loss, "seconds": seconds,
+                       "peak_bytes": torch.cuda.max_memory_allocated() if device.type == "cuda"
+                       else None})
+        save_tensors(run.state_path(name), {
+            "epoch": epoch, "weights": copy_tensors(parameters), "best": best,
+            "best_weights": best_weights, "optimizer": optimizer.state_dict(),
+            "scheduler": scheduler.state_dict()})
+    restore(parameters, best_weights)
+    run.save(name, model)
+
+
+def make_optimizer(parameters: dict[str, Tensor], stage: StageConfig, steps: int,
+                   rate_shares: dict[str, float]) -> tuple[torch.optim.Optimizer,
+                                                           torch.optim.lr_scheduler.LRScheduler]:
+    """AdamW under a one-cycle schedule of its learning rate (docs/porting.md writes both out)."""
+    groups = defaultdict(list)
+    for name, parameter in parameters.items():
+        groups[stage.learning_rate * rate_shares.get(name, 1.0)].append(parameter)
+    optimizer = torch.optim.AdamW([{"params": group, "lr": rate} for rate, group in groups.items()],
+                                  weight_decay=stage.weight_decay)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, list(groups),
+                                                    total_steps=max(1, steps))
+    return optimizer, scheduler
+
+
+def describe(parameters: dict[str, Tensor]) -> str:
+    """Say what is about to be trained: by count and, where the list is short, by name."""
+    total = f"{sum(p.numel() for p in parameters.values()):,} trainable parameters"
+    if len(parameters) > 12:
+        return f"{total} in {len(parameters)} tensors"
+    return f"{total}: " + ", ".join(f"{name} {'x'.join(map(str, p.shape))}"
+                                    for name, p in parameters.items())
+
+
+def train(run: Run, name: str, model: nn.Module, data: PreparedSet, situations: Sequence[Situation],
+          rate_shares: dict[str, float] | None = None) -> nn.Module:
+    """Train one model, or load it where the run has it. Arguments as of `fit`."""
+    if run.path(name).exists():
+        run.load(name, model)
+        return model.to(data.device)
+    fit(run, name, model, data, situations,
+        {"logits": lambda batch: model(batch.audio, batch.image)}, rate_shares)
+    return model
+
+
+def train_cases(run: Run, method: str, backbone: Backbone, data: PreparedSet) -> list[nn.Module]:
+    """Train a method's models on the frozen backbone, one for each of its cases."""
+    models = []
+    for stage, case in zip(METHODS[method].stages(method), METHODS[method].cases):
+        generator = weights_generator(run.config.train.seed, case[0])
+        model = METHODS[method].build(backbone, run.config, generator)
+        models.append(train(run, stage, model, data, case))
+    return models
+
+
+def train_together(run: Run, models: Sequence[PromptedBackbone], data: PreparedSet) -> None:
+    """Train all prompt sets at once, so that they can stand side by side too.
+
+    Sets that never met compete for the same attention. Here each sample is put into a situation of
+    its own and answered twice, with the set of that situation and with all side by side; the mean
+    of both losses reaches all sets.
+    """
+    model = assemble(models)
+    if not run.path("prompt together").exists():
+        fit(run, "prompt together", model, data, EVERY, {
+            "each": lambda batch: model.answer_each(batch.audio, batch.image, batch.situation),
+            "concat": lambda batch: model(batch.audio, batch.image)})
+
+
+def fit_router(run: Run, backbone: Backbone, data: PreparedSet) -> None:
+    """Fit the router to name the situation that each training sample was put into."""
+    if run.path("router").exists():
+        return
+    start, router = time.monotonic(), Router(run.config.model.width).to(data.device)
+    samples = TrainingSamples(data, EVERY, run.config.train.fraction)
+
+    def batches() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        for epoch in range(1, run.config.router.passes + 1):
+            for batch in samples.loader(run.config.train.prompt.batch_size, epoch):
+                batch = batch.to(data.device)
+                yield *backbone.encode(batch.audio, batch.image), batch.situation
+
+    router.fit(batches(), run.config.router.shrinkage)
+    logger.info("%-20s %d passes   %.1f s", "router", run.config.router.passes,
+                time.monotonic() - start)
+    run.save("router", router)
+
+
+def assemble(models: Sequence[nn.Module]) -> nn.Module:
+    """Put a method's models, one a case, together to one for all samples."""
+    if len(models) == 1:
+        return models[0]
+    if all(isinstance(model, PromptedBackbone) for model in models):
+        return PromptedBackbone(models[0].backbone, [model.sets[0] for model in models])
+    return CaseModels(list(models))
+
+
+def stages_of(method: str) -> list[str]:
+    """Name all stages of a method; the run has it when it has a file for each."""
+    later = ["prompt together", "router"] if method == "prompt" else []
+    return METHODS[method].stages(method) + later
+
+
+def trained_methods(run: Run) -> list[str]:
+    return [name for name in METHODS if all(run.path(stage).exists() for stage in stages_of(name))]
+
+
+def load_models(run: Run, device: torch.device, methods: Sequence[str] | None = None) -> Models:
+    """Load a run's models, all on one device, for evaluation.
+
+    methods  None: all that are trained
+    raises   InputError where one is not trained, or a file is missing or another run's
+    """
+    backbone = Backbone(run.config, len(run.classes))
+    run.load("backbone", backbone)
+    freeze(backbone).to(device)
+    run.trained_on = fingerprint(backbone)
+    trained, found, router = trained_methods(run), {}, None
+    for method in trained if methods is None else methods:
+        if method not in trained:
+            raise InputError(f"--method {method}: {run.folder} has not trained it; train it with  "
+                             f"python train.py --out {run.folder} --method {method}")
+        models = [METHODS[method].build(backbone, run.config, torch.Generator())
+                  for _ in METHODS[method].cases]
+        found[method] = assemble(models)
+        if method == "prompt":
+            run.load("prompt together", found[method])
+        else:
+            for stage, model in zip(METHODS[method].stages(method), models):
+                run.load(stage, model)
+        freeze(found[method]).to(device)
+    if "prompt" in trained:
+        router = Router(run.config.model.width)
+        run.load("router", router)
+        freeze(router).to(device)
+    return Models(backbone, found, router)
+
+
+def pick_device(name: str) -> torch.device:
+    """torch.device for "auto", "cpu" or "cuda"."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: no CUDA device is available; expected one, or "
+                         "--device cpu")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
