@@ -2,13 +2,9 @@
 
 python -m data_prep.av_mnist --fsdd DIR --mnist DIR --out sets/av_mnist
 """
-if __name__ == "__main__":
-    from ptm_mini.errors import run_script
-    run_script(__file__)
-
 import gzip
+import logging
 import math
-import os
 import re
 import shutil
 import zlib
@@ -17,86 +13,104 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data_prep.shared import arguments, new_set, pair_by_class
+from data_prep.shared import make_parser, new_folder, write_set
 from ptm_mini.data.manifest import Row
-from ptm_mini.errors import InputError
+from ptm_mini.errors import InputError, run
 
+logger = logging.getLogger(__name__)
 CLASSES = [str(digit) for digit in range(10)]
-MOST = 1 << 30                    # bytes of an IDX file's data; MNIST's largest has 47 million
 
 
-def read_idx(path):
-    """One of MNIST's IDX files, plain or gzip, as a uint8 array: [n] labels or [n, rows, columns] images."""
+def read_idx(path: Path) -> np.ndarray:
+    """Read one of MNIST's IDX files, plain or gzip: uint8 labels [n] or images [n, 28, 28]."""
     try:
-        with open(path, "rb") as file:
-            whole = gzip.GzipFile(fileobj=file) if file.peek(2)[:2] == b"\x1f\x8b" else file
-            head = whole.read(4)
-            dimensions = head[3] if len(head) == 4 else 0
-            if head[:3] != b"\0\0\x08" or dimensions not in (1, 3):
-                raise InputError(f"{path}: starts with {head.hex()}; expected 00000801 (labels) or 00000803 (images)")
-            shape = [int.from_bytes(whole.read(4), "big") for _ in range(dimensions)]
-            data = whole.read(min(math.prod(shape), MOST) + 1)          # no more, whatever a few bytes of gzip expand to
+        content = path.read_bytes()
+        if content.startswith(b"\x1f\x8b"):
+            content = gzip.decompress(content)
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: can't be read ({error}); expected an IDX file, plain or gzip: copy it again") from error
-    if len(data) != math.prod(shape):
-        raise InputError(f"{path}: {len(data)} bytes of data; expected {math.prod(shape)}: copy it again")
-    return np.frombuffer(data, np.uint8).reshape(shape)
+        raise InputError(f"{path}: {error}; expected a whole IDX file, plain or gzip") from error
+    if content[:4] not in (b"\0\0\x08\x01", b"\0\0\x08\x03"):
+        raise InputError(f"{path}: starts with {content[:4].hex()}; expected 00000801 (labels) or "
+                         f"00000803 (images)")
+    header = 4 + 4 * content[3]
+    shape = [int.from_bytes(content[i:i + 4], "big") for i in range(4, header, 4)]
+    if len(content) != header + math.prod(shape):
+        raise InputError(f"{path}: {len(content)} bytes; expected {header + math.prod(shape)}: "
+                         f"copy it again")
+    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 
-def found(folder, pattern):
-    return sorted(folder.glob(pattern)) if os.path.isdir(folder) else []         # glob trips over names that are too long
-
-
-def read_mnist(folder):
-    """All pairs of IDX files in a folder. returns images [n, 28, 28] uint8, labels [n] uint8"""
-    files = {path.name.removesuffix(".gz"): path for path in found(folder, "*idx[13]-ubyte*")}
-    names = [name for name in files if "idx3" in name]
-    if not names:
-        raise InputError(f"--mnist {folder}: no *-images-idx3-ubyte (or .gz) there; expected MNIST's IDX files")
+def read_mnist(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read all pairs of IDX files in a folder: images [n, 28, 28] and labels [n], uint8."""
+    paths = {path.name.removesuffix(".gz"): path for path in sorted(folder.glob("*idx3-ubyte*"))}
+    if not paths:
+        raise InputError(f"--mnist {folder}: no *-images-idx3-ubyte or .gz there; expected some")
     images, labels = [], []
-    for name in names:
-        partner = name.replace("images", "labels").replace("idx3", "idx1")
-        if partner not in files:
-            raise InputError(f"--mnist {folder}: {name} without {partner}; expected both")
-        images.append(read_idx(files[name]))
-        labels.append(read_idx(files[partner]))
-        if images[-1].ndim != 3 or labels[-1].shape != images[-1].shape[:1]:
-            raise InputError(f"{files[name]}: {len(images[-1])} images for {len(labels[-1])} labels; expected one each")
+    for path in paths.values():
+        partner = path.name.replace("images", "labels").replace("idx3", "idx1")
+        images.append(read_idx(path))
+        labels.append(read_idx(path.with_name(partner)))
+        if labels[-1].shape != images[-1].shape[:1]:
+            raise InputError(f"{path}: {len(images[-1])} images for {len(labels[-1])} labels; "
+                             f"expected one each")
     return np.concatenate(images), np.concatenate(labels)
 
 
-def read_fsdd(folder):
-    """Recordings named {digit}_{speaker}_{index}.wav. returns list of (path, digit as text, split)"""
+def read_fsdd(folder: Path) -> list[tuple[Path, str, str]]:
+    """List recordings named {digit}_{speaker}_{index}.wav: (path, digit, its official split)."""
     recordings = []
-    for path in found(folder, "*.wav"):
+    for path in sorted(folder.glob("*.wav")):
         name = re.fullmatch(r"(\d)_(\w+)_(\d+)", path.stem)
         if not name:
-            raise InputError(f"{path}: expected a name such as 7_jackson_32.wav: digit, speaker, index")
+            raise InputError(f"{path}: expected a name such as 7_jackson_32.wav; rename it")
         index = int(name[3])
-        recordings.append((path, name[1], "test" if index < 5 else "val" if index < 10 else "train"))
+        split = "test" if index < 5 else "val" if index < 10 else "train"
+        recordings.append((path, name[1], split))
     if not recordings:
-        raise InputError(f"--fsdd {folder}: no .wav there; expected the set's recordings, such as 7_jackson_32.wav")
+        raise InputError(f"--fsdd {folder}: no .wav there; expected FSDD's 7_jackson_32.wav ...")
     return recordings
 
 
-def make(fsdd, mnist, out, seed):
-    """Write the prepared set into the new folder `out`: every recording once, with an image that no other one has."""
+def pair_by_class(audio_labels: list[str], image_labels: list[str], seed: int) -> np.ndarray:
+    """Draw for each recording an image of its class, no image twice: [n] indices of images."""
+    generator = np.random.default_rng(seed)
+    pairs = np.zeros(len(audio_labels), int)
+    for label in CLASSES:
+        recordings, images = (np.flatnonzero(np.array(labels) == label)
+                              for labels in (audio_labels, image_labels))
+        if len(images) < len(recordings):
+            raise InputError(f"class {label}: {len(images)} images for {len(recordings)} "
+                             f"recordings; expected one each")
+        pairs[recordings] = generator.permutation(images)[:len(recordings)]
+    return pairs
+
+
+def make(fsdd: Path, mnist: Path, out: Path, seed: int) -> None:
+    """Write the set into the new folder `out`: each recording once, with an image of its own."""
     recordings = read_fsdd(fsdd)
     images, labels = read_mnist(mnist)
-    pairs = pair_by_class([digit for _, digit, _ in recordings], [str(label) for label in labels], seed)
-    with new_set(out, CLASSES) as (folder, rows):
-        for name in ("audio", "image"):
-            (folder / name).mkdir()
-        for (path, digit, split), image in zip(recordings, pairs):
-            row = Row(id=path.stem, audio=f"audio/{path.name}", image=f"image/{path.stem}.png", label=digit, split=split)
+    pairs = pair_by_class([digit for _, digit, _ in recordings], [str(n) for n in labels], seed)
+    rows = [Row(path.stem, f"audio/{path.name}", f"image/{path.stem}.png", digit, split)
+            for path, digit, split in recordings]
+    with new_folder(out) as folder:
+        write_set(folder, rows, CLASSES)
+        (folder / "audio").mkdir()
+        (folder / "image").mkdir()
+        for row, (path, _, _), image in zip(rows, recordings, pairs):
             shutil.copyfile(path, folder / row.audio)
             Image.fromarray(images[image]).save(folder / row.image)
-            rows.append(row)
+    logger.info("made %s", out)
 
 
-def main(argv=None):
-    parser = arguments(__doc__, "sets/av_mnist", seed_of="the pairing")
-    parser.add_argument("--fsdd", type=Path, required=True, help="folder with FSDD's recordings, 7_jackson_32.wav")
-    parser.add_argument("--mnist", type=Path, required=True, help="folder with MNIST's IDX files, plain or gzip")
-    options = parser.parse_args(argv)
-    make(options.fsdd, options.mnist, options.out, options.seed)
+def main(argv: list[str] | None = None) -> None:
+    parser = make_parser(__doc__, "sets/av_mnist", seed_of="the pairing")
+    parser.add_argument("--fsdd", type=Path, required=True,
+                        help="folder with FSDD's recordings, 7_jackson_32.wav")
+    parser.add_argument("--mnist", type=Path, required=True,
+                        help="folder with MNIST's IDX files, plain or gzip")
+    args = parser.parse_args(argv)
+    make(args.fsdd, args.mnist, args.out, args.seed)
+
+
+if __name__ == "__main__":
+    run(main)

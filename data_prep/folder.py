@@ -1,87 +1,190 @@
-"""Your own sounds and pictures: two trees of class folders, or a list of pairs.
+"""Audio and image files of your own: two trees of class folders, or a list of pairs.
 
-python -m data_prep.folder my_clips --out sets/mine           my_clips/audio/dog/1.wav with my_clips/image/dog/1.jpg
-python -m data_prep.folder --csv pairs.csv --out sets/mine    columns audio,image,label and, if you like, split,group,id
+python -m data_prep.folder my_clips --out sets/mine         my_clips/audio/dog/1.wav with
+                                                            my_clips/image/dog/1.jpg
+python -m data_prep.folder --csv pairs.csv --out sets/mine  columns audio,image,label and, if you
+                                                            like, split,group,id
 
-Paths in the list are relative to its own folder, or to the one that is named before it; an empty cell is a side that is
-not there.
+Paths in the list are relative to its own folder, or to the one that is named before it; an empty
+cell is a missing modality.
 """
-if __name__ == "__main__":
-    from ptm_mini.errors import run_script
-    run_script(__file__)
-
-import csv
-import os
-from dataclasses import fields
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-from data_prep.preparing import prepare, preparing_arguments
-from data_prep.two_trees import named_apart, read_trees
-from ptm_mini.data.manifest import CONTROL, SPLITS, Row, csv_columns, csv_rows, open_text
-from ptm_mini.errors import InputError, nearest
-from ptm_mini.settings import shown
+from data_prep.shared import make_prepare_parser, prepare
+from ptm_mini.data.manifest import SPLITS, Row, read_csv
+from ptm_mini.errors import InputError, run
 
-COLUMNS = [field.name for field in fields(Row)]
-NEEDED = ("audio", "image", "label")
+TREES = {"audio": ("audio", "audios", "audio_dataset", "sound", "sounds", "dataset_v3_sound"),
+         "image": ("image", "images", "vision", "visual", "visuals", "dataset_v3_vision")}
+SUFFIXES = {"audio": (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au",
+                      ".caf", ".w64", ".rf64"),
+            "image": (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm",
+                      ".pgm", ".tga", ".jp2")}
+FOLDERS = {"train": ("train", "training"), "val": ("val", "valid", "validation", "dev"),
+           "test": ("test", "testing", "eval", "evaluation")}
 
 
-def read_pairs(path, root):
-    """The samples of a CSV of pairs, in its order. returns list of Rows, their paths relative to the folder `root`"""
+def read_trees(folder: Path, find_sound: Callable[[str, set[str]], str] | None = None
+               ) -> tuple[Path, list[Row], list[str]]:
+    """List the samples of two trees of class folders, or of such a pair for each split.
+
+    find_sound  (an image's stem, the stems of its class's sounds): the stem of its sound, if it is
+                not the same
+    returns     root, the folder that the rows' paths are relative to; rows in the order of classes
+                and names, with splits if the layout has them; a remark for each thing left aside
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; expected one that holds audio/ and image/")
+    root, rows, remarks = folder.resolve(), [], []
+    for split, trees in find_parts(root).items():
+        sounds, images = (list_files(trees[modality], modality, root, remarks)
+                          for modality in ("audio", "image"))
+        stems = defaultdict(set)
+        for label, stem in sounds:
+            stems[label].add(stem)
+        used = set()
+        for (label, stem), image in images.items():
+            key = label, find_sound(stem, stems[label]) if find_sound else stem
+            used.add(key)
+            rows.append(Row(stem, sounds.get(key, ""), image, label, split))
+        for label, stem in sounds.keys() - used:
+            rows.append(Row(stem, sounds[label, stem], "", label, split))
+    return root, name_apart(sorted(rows, key=lambda row: (row.label, row.id, row.split))), remarks
+
+
+def find_parts(folder: Path) -> dict[str, dict[str, Path]]:
+    """Find {split: {modality: tree}} in train/, val/ and test/, or in the folder itself, as ""."""
+    own = find_trees(folder)
+    parts = {"": own} if own else {}
+    for path in list_folders(folder):
+        if path not in own.values() and (trees := find_trees(path)):
+            split = look_up(path.name, FOLDERS)
+            if own or not split or split in parts:
+                raise InputError(f"{path}: holds {' and '.join(trees)}; expected audio/CLASS/ and "
+                                 f"image/CLASS/ once in {folder}, or once in one folder for each "
+                                 f"of train, val and test: rename or move the others")
+            parts[split] = trees
+    if not parts or any(len(trees) < 2 for trees in parts.values()):
+        raise InputError(f"{folder}: no folder of audio beside one of images; expected "
+                         f"audio/CLASS/ and image/CLASS/, in it or in each of its train/, val/ and "
+                         f"test/, or a list of pairs: python -m data_prep.folder --csv pairs.csv")
+    return parts
+
+
+def find_trees(place: Path) -> dict[str, Path]:
+    """Find the trees that lie in a folder by their names: {modality: tree}."""
+    trees = {}
+    for path in list_folders(place):
+        modality = look_up(path.name, TREES)
+        if modality in trees:
+            raise InputError(f"{place}: holds {trees[modality].name} and {path.name}; expected one "
+                             f"folder of audio and one of images: rename or move the others")
+        if modality:
+            trees[modality] = path
+    return trees
+
+
+def look_up(name: str, table: dict[str, tuple[str, ...]]) -> str:
+    """Find the key whose names include this one, in whatever case; "" where none does."""
+    return next((key for key, names in table.items() if simplify(name) in names), "")
+
+
+def list_folders(folder: Path) -> list[Path]:
+    """List the folders in a folder that are not hidden."""
+    return [path for path in sorted(folder.iterdir())
+            if path.is_dir() and not path.name.startswith(".")]
+
+
+def simplify(name: str) -> str:
+    """Make names equal that differ in case, `_`, `-` and space only: Dog-Bark is dog_bark."""
+    return re.sub("[ _-]+", "_", unicodedata.normalize("NFC", name).lower())
+
+
+def list_files(tree: Path, modality: str, root: Path,
+               remarks: list[str]) -> dict[tuple[str, str], str]:
+    """List a tree: {(label, stem): path relative to root}. `remarks` gets what is left aside."""
+    found = defaultdict(list)
+    for folder in sorted(tree.iterdir()):
+        if folder.name.startswith(".") or not folder.is_dir():
+            remarks.append(f"{folder.relative_to(root).as_posix()!r}: no class folder")
+            continue
+        for path in sorted(folder.iterdir()):
+            name = path.relative_to(root).as_posix()
+            if (path.name.startswith(".") or path.suffix.lower() not in SUFFIXES[modality]
+                    or path.is_dir()):
+                remarks.append(f"{name!r}: no {modality} file by its name")
+            elif any(ord(letter) < 32 or 0xD800 <= ord(letter) < 0xE000 for letter in name):
+                remarks.append(f"{name!r}: has control characters or is no UTF-8; rename it")
+            else:
+                stem = unicodedata.normalize("NFC", path.stem)
+                found[simplify(folder.name), stem].append(name)
+    for names in found.values():
+        if len(names) > 1:
+            remarks.append(f"{', '.join(names)}: one name for several; pair them by --csv")
+    return {key: names[0] for key, names in found.items() if len(names) == 1}
+
+
+def name_apart(rows: list[Row]) -> list[Row]:
+    """Make ids differ: put the class, the split or a number before the stem where it is needed."""
+    for form in ("{row.id}", "{row.label}/{row.id}", "{row.split}/{row.label}/{row.id}",
+                 "{number}/{row.id}"):
+        ids = [form.format(row=row, number=number) for number, row in enumerate(rows)]
+        if len(set(ids)) == len(ids):
+            break
+    return [replace(row, id=name) for row, name in zip(rows, ids)]
+
+
+def read_pairs(path: Path, root: Path) -> list[Row]:
+    """Read a CSV of pairs, in its order; the rows' paths are relative to the folder `root`."""
     rows, ids = [], set()
-    with open_text(path) as file:
-        reader = csv.DictReader(file, strict=True)
-        columns = csv_columns(reader, path)
-        for column in columns:
-            if column not in COLUMNS or columns.count(column) > 1:
-                raise InputError(f"{path}: column {shown(column)}; {nearest(column, COLUMNS)}, each once")
-        for column in NEEDED:
-            if column not in columns:
-                raise InputError(f"{path}: no column {column!r}; expected {','.join(NEEDED)} and perhaps split,group,id")
-        for cells in csv_rows(reader, path):
-            where = f"{path}:{reader.line_num}"
-            check_cells(cells, where, ids)
-            ids.add(cells.get("id"))
-            cells |= {side: relative(cells[side], root, where) for side in ("audio", "image") if cells[side]}
-            rows.append(Row(**{"id": Path(cells["image"] or cells["audio"]).stem, "split": "", **cells}))
-    return rows if "id" in columns else named_apart(rows)
+    for place, cells in read_csv(path, ["audio", "image", "label"], ["split", "group", "id"]):
+        for modality in ("audio", "image"):
+            if cells[modality]:
+                cells[modality] = make_relative(place, cells[modality], root)
+        cells["label"] = cells["label"].strip()
+        name = Path(cells["image"] or cells["audio"]).stem
+        row = Row(**{"id": name, "split": "", **cells})
+        if not row.label or not row.audio and not row.image:
+            raise InputError(f"{place}: expected a label, and audio or image or both")
+        if "split" in cells and row.split not in SPLITS:
+            raise InputError(f"{place}: split {row.split!r}; expected one of {', '.join(SPLITS)}")
+        if "id" in cells and (not row.id or row.id in ids):
+            raise InputError(f"{place}: id {row.id!r} is empty or stands above; expected another")
+        ids.add(row.id)
+        rows.append(row)
+    return rows if rows and "id" in cells else name_apart(rows)
 
 
-def check_cells(cells, where, ids):
-    """Raise InputError for what a sample can't be made of. ids: of the samples before it"""
-    if None in cells or None in cells.values():
-        raise InputError(f"{where}: more or fewer cells than the first line has; expected as many")
-    for column, cell in cells.items():
-        if CONTROL.search(cell) or column not in ("audio", "image") and cell != cell.strip():
-            raise InputError(f"{where}: {column} {shown(cell)} has a control character in it, or white space around it; "
-                             f"rename")
-    if not cells["label"]:
-        raise InputError(f"{where}: the label is empty; expected the name of a class")
-    if not cells["audio"] and not cells["image"]:
-        raise InputError(f"{where}: neither audio nor image; expected at least one")
-    if "split" in cells and cells["split"] not in SPLITS:
-        raise InputError(f"{where}: split {shown(cells['split'])}; expected one of {', '.join(SPLITS)}, or no such column")
-    if "id" in cells and (not cells["id"] or cells["id"] in ids):
-        raise InputError(f"{where}: id {shown(cells['id'])} is empty or stands above too; expected one of its own "
-                         f"for each sample")
-
-
-def relative(cell, root, where):
+def make_relative(place: str, cell: str, root: Path) -> str:
+    """Return a cell's path relative to the folder `root`. Raises InputError if it is not below."""
     path = root / cell
+    if "\\" in cell and not path.exists():
+        raise InputError(f"{place}: path {cell!r} has backslashes; expected / between folders")
     if ".." in path.parts or not path.is_relative_to(root):
-        raise InputError(f"{where}: path {shown(cell)} leads out of {root}; expected one below it: name the folder that holds "
-                         f"all the files, python -m data_prep.folder FOLDER --csv pairs.csv")
+        raise InputError(f"{place}: path {cell!r} leads out of {root}; expected one below it: name "
+                         f"the folder of all files before --csv")
     return path.relative_to(root).as_posix()
 
 
-def main(argv=None):
-    parser = preparing_arguments(__doc__, "sets/folder")
-    parser.add_argument("folder", type=Path, nargs="?", help="holds the two trees, or the files of the list")
+def main(argv: list[str] | None = None) -> None:
+    parser = make_prepare_parser(__doc__, "sets/folder")
+    parser.add_argument("folder", type=Path, nargs="?",
+                        help="holds the two trees, or the files of the list")
     parser.add_argument("--csv", type=Path, help="list of pairs")
-    options = parser.parse_args(argv)
-    if options.csv:
-        root = Path(os.path.realpath(options.folder or options.csv.parent))
-        prepare(root, read_pairs(options.csv, root), [], options)
-    elif options.folder:
-        prepare(*read_trees(options.folder), options)
+    args = parser.parse_args(argv)
+    if args.csv:
+        root = (args.folder or args.csv.parent).resolve()
+        prepare(root, read_pairs(args.csv, root), [], args)
+    elif args.folder:
+        prepare(*read_trees(args.folder), args)
     else:
         raise InputError("no folder is named; expected one, or --csv with a list of pairs")
+
+
+if __name__ == "__main__":
+    run(main)

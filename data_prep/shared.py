@@ -1,85 +1,255 @@
-"""What the scripts share: a new set's folder, splits, pairs, and the line that says what was made."""
-import io
+"""What the scripts share: flags, checks of files, groups, splits, and the set that is written."""
+import argparse
+import csv
+import hashlib
+import json
+import logging
+import os
+import shutil
 from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import numpy as np
 import soundfile
+from PIL import Image
 
-from ptm_mini.data.manifest import SPLITS, write_set
-from ptm_mini.errors import InputError, Parser, counted, whole_number
-from ptm_mini.files import new_folder
+from data_prep.report import Files, ImageFacts, SoundFacts, make_report, print_report
+from ptm_mini.config import AudioConfig
+from ptm_mini.data.audio import LOUDEST, PIECE, UNREADABLE, read_waveform
+from ptm_mini.data.image import FORMATS, read_image
+from ptm_mini.data.manifest import SPLITS, Row, leads_out
+from ptm_mini.errors import InputError
+from ptm_mini.files import refuse_existing
 
-
-@contextmanager
-def new_set(out, classes, root=None):
-    """Make the new prepared set `out`, whole or not at all: yield its folder and a list that is to be filled with its Rows;
-    then write them and say how many there are. root: where the rows' files are, if not in the set"""
-    rows = []
-    with new_folder(out) as folder:
-        yield folder, rows
-        write_set(folder, rows, classes, root)
-    counts = Counter(row.split for row in rows)
-    print(f"{out}: {counts['train']} training, {counts['val']} validation and {counts['test']} test samples")
+logger = logging.getLogger(__name__)
+SHARES = (0.7, 0.1, 0.2)           # of train, val and test
+VALIDATION = (7 / 8, 1 / 8)        # of train and val, where a layout's own splits lack val
+MP3_SLACK = 0.1                    # seconds by which an MP3 may be shorter than its header says
 
 
-def arguments(description, out, seed_of):
-    """A Parser with what every script takes: --out, by default `out`, and --seed."""
-    parser = Parser(description)
-    parser.add_argument("--out", type=Path, default=Path(out), help="new folder (default: %(default)s)")
-    parser.add_argument("--seed", type=whole_number(0), default=0, help=f"of {seed_of} (default: %(default)s)")
+def make_parser(description: str, out: str, seed_of: str) -> argparse.ArgumentParser:
+    """Make a parser with the flags of every script."""
+    parser = argparse.ArgumentParser(description=description,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path(out), help=f"new folder; default: {out}")
+    parser.add_argument("--seed", type=parse_seed, default=0, help=f"of {seed_of}; default: 0")
     return parser
 
 
-def sound_bytes(samples, rate, depth):
-    """A WAV file's bytes, for libsndfile's own writing to a full disk fails without a reason.
+def parse_seed(text: str) -> int:
+    """Parse --seed for argparse; NumPy takes no negative one."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r}; expected a whole number, 0 or more")
+    return int(text)
 
-    samples  [n] or [n, channels] float; depth: a subtype of soundfile's, such as PCM_16
+
+def make_prepare_parser(description: str, out: str,
+                        splits: Sequence[str] = ("grouped", "random")) -> argparse.ArgumentParser:
+    """Make a parser with the flags that `prepare` reads."""
+    parser = make_parser(description, out, seed_of="the split")
+    parser.add_argument("--split", choices=splits,
+                        help="70%% training, 10%% validation, 20%% test of each class: grouped "
+                             "keeps what belongs together on one side, random does not; default: "
+                             "the set's own train and test, else grouped")
+    parser.add_argument("--copy", action="store_true",
+                        help="copy the files into the set; default: point at where they are")
+    parser.add_argument("--keep-unpaired", action="store_true",
+                        help="keep samples with a missing modality; default: leave them out")
+    return parser
+
+
+def prepare(root: Path, rows: list[Row], remarks: list[str], args: argparse.Namespace) -> None:
+    """Check the files of samples, group and split them, report, and write the set args.out.
+
+    root, rows, remarks  as data_prep.folder.read_trees returns them; groups, and splits unless
+                         args.split says otherwise, are kept where rows have them
     """
-    buffer = io.BytesIO()
-    soundfile.write(buffer, samples, rate, subtype=depth, format="WAV")
-    return buffer.getvalue()
+    refuse_existing(args.out)
+    files, unreadable = examine_files(root, rows, args.copy)
+    rows = [replace(row, audio=row.audio if row.audio in files else "",
+                    image=row.image if row.image in files else "") for row in rows]
+    enough = any if args.keep_unpaired else all
+    dropped = [row for row in rows if not enough((row.audio, row.image))]
+    rows = group_by_content([row for row in rows if enough((row.audio, row.image))], files)
+    rows = choose_splits(rows, args.split, args.seed)
+    random_splits = assign_splits([row.label for row in rows], range(len(rows)), args.seed)
+    report = make_report(rows, dropped, files, unreadable, remarks, random_splits)
+    print_report(report)
+    if not rows:
+        raise InputError(f"{root}: no sample is left, see above; expected audio and images that "
+                         f"share class folder and name, such as audio/dog/1.wav and "
+                         f"image/dog/1.png, or a list of pairs: python -m data_prep.folder --csv "
+                         f"pairs.csv")
+    with new_folder(args.out) as folder:
+        write_set(folder, rows, list(report["classes"]), None if args.copy else root)
+        text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
+        (folder / "report.json").write_text(text, encoding="utf-8")
+        copies = {name for row in rows for name in (row.audio, row.image) if name}
+        for name in copies if args.copy else ():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(root / name, folder / name)
+    logger.info("made %s", args.out)
 
 
-def assign_splits(labels, groups, seed, shares=(0.7, 0.1, 0.2)):
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder that becomes `path` when the block ends well, else is removed."""
+    refuse_existing(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        temporary.rename(path)
+    except OSError as error:
+        raise InputError(f"{path}: can't be written ({error.strerror or error}); expected a place "
+                         f"that can be, with room for it") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_set(folder: Path, rows: list[Row], classes: list[str], root: Path | None = None) -> None:
+    """Write manifest.csv and classes.json into a folder; root.txt where files lie elsewhere.
+
+    root    the folder that the rows' paths are relative to, if it is not `folder`
+    raises  InputError where a split has no sample, or there is one class alone
+    """
+    counts = Counter(row.split for row in rows)
+    for split in SPLITS:
+        if not counts[split]:
+            raise InputError(f"no sample of split {split!r} among {len(rows)}; expected some of "
+                             f"each: more samples or groups, or another --split")
+    if len(classes) < 2:
+        raise InputError(f"one class alone, {classes[0]!r}; expected two or more")
+    with open(folder / "manifest.csv", "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(map(asdict, rows))
+    text = json.dumps(classes, indent=1) + "\n"
+    (folder / "classes.json").write_text(text, encoding="utf-8")
+    if root:
+        (folder / "root.txt").write_text(f"{root}\n", encoding="utf-8")
+    logger.info("%d training, %d validation and %d test samples", *(counts[s] for s in SPLITS))
+
+
+def examine_files(root: Path, rows: list[Row], copy: bool) -> tuple[Files, list[str]]:
+    """Decode each file to its end: the facts of the whole ones, an error for each of the others."""
+    files, unreadable = {}, []
+    for modality, examine in (("audio", examine_sound), ("image", examine_image)):
+        names = sorted({getattr(row, modality) for row in rows} - {""})
+        logger.info("checking %d %s files", len(names), modality)
+        for name in names:
+            try:
+                if leads_out(name, root) and not copy:
+                    raise InputError(f"{root / name}: a link leads out of {root}; expected a file "
+                                     f"below it: --copy takes it in")
+                files[name] = examine(root / name)
+            except (InputError, OSError) as error:
+                unreadable.append(str(error))
+    return files, unreadable
+
+
+def examine_sound(path: Path) -> SoundFacts:
+    """Decode a sound, piece by piece. Raises InputError for what can't be trained on."""
+    digest, frames = hash_file(path), 0
+    read_waveform(path, AudioConfig())
+    loudest = np.float32(0)
+    try:
+        with soundfile.SoundFile(path) as file:
+            while len(piece := file.read(PIECE, dtype="float32", always_2d=True)):
+                frames += len(piece)
+                loudest = np.maximum(loudest, np.abs(piece).max())        # NaN stays NaN
+    except UNREADABLE as error:
+        raise InputError(f"{path}: breaks off after {frames} samples ({error}); expected a whole "
+                         f"file: copy it again") from error
+    if not loudest <= LOUDEST:
+        raise InputError(f"{path}: holds NaN, infinity or samples beyond 2^32; expected finite "
+                         f"ones, of the order of 1: export it again")
+    slack = MP3_SLACK * file.samplerate if file.format == "MP3" else 0
+    if frames < file.frames - slack:
+        raise InputError(f"{path}: breaks off after {frames} samples; expected {file.frames}: copy "
+                         f"it again")
+    return SoundFacts(digest, file.samplerate, file.channels, frames / file.samplerate)
+
+
+def examine_image(path: Path) -> ImageFacts:
+    """Decode an image. Raises InputError for what can't be trained on."""
+    digest = hash_file(path)
+    read_image(path, 32)
+    with Image.open(path, formats=FORMATS) as image:
+        return ImageFacts(digest, *image.size)
+
+
+def hash_file(path: Path) -> str:
+    """Compute the SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while piece := file.read(PIECE):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def group_by_content(rows: list[Row], files: Files) -> list[Row]:
+    """Give rows without a group one where they share a file's content, directly or by others."""
+    leaders = list(range(len(rows)))           # a step towards the first row of each row's group
+
+    def find_leader(i: int) -> int:
+        while leaders[i] != i:
+            leaders[i] = i = leaders[leaders[i]]
+        return i
+
+    first = {}                                 # content: the first row that has it
+    free = [i for i, row in enumerate(rows) if not row.group]
+    for i in free:
+        for name in filter(None, (rows[i].audio, rows[i].image)):
+            ends = find_leader(i), find_leader(first.setdefault(files[name].digest, i))
+            leaders[max(ends)] = min(ends)
+    sizes = Counter(map(find_leader, free))    # 1 or none: a group of its own, or one by name
+    return [replace(row, group=rows[find_leader(i)].id) if sizes[find_leader(i)] > 1 else row
+            for i, row in enumerate(rows)]
+
+
+def choose_splits(rows: list[Row], split: str | None, seed: int) -> list[Row]:
+    """Split rows as asked for, or keep their own splits and cut validation from training if needed.
+
+    split  "grouped" or "random"; anything else: the rows' own where each has one, else grouped
+    """
+    labels = [row.label for row in rows]
+    groups = [row.group or number for number, row in enumerate(rows)]
+    splits = [row.split for row in rows]
+    if split == "random":
+        splits = assign_splits(labels, range(len(rows)), seed)
+    elif split == "grouped" or not all(splits):
+        splits = assign_splits(labels, groups, seed)
+    elif "val" not in splits:
+        training = [i for i, name in enumerate(splits) if name == "train"]
+        parts = assign_splits([labels[i] for i in training], [groups[i] for i in training], seed,
+                              VALIDATION)
+        for i, part in zip(training, parts):
+            splits[i] = part
+    return [replace(row, split=name) for row, name in zip(rows, splits)]
+
+
+def assign_splits(labels: Sequence[str], groups: Sequence[Hashable], seed: int,
+                  shares: Sequence[float] = SHARES) -> list[str]:
     """Split class by class into train, val and test, with each group on one side.
 
-    labels, groups  one entry a sample. Every sample a group of its own is the paper's random split; slices of one
-                    recording as one group keep a model from recognising the recording.
-    shares          of train, val and test within each class, met as nearly as whole groups allow
-    returns         list of split names
+    labels, groups  of each sample; with each sample a group this is the paper's random split
+    shares          of train, val and test in each class, met as nearly as whole groups allow
     """
-    members = defaultdict(list)                                       # group -> its samples
+    members = defaultdict(list)                                        # group: its samples
     for sample, group in enumerate(groups):
         members[group].append(sample)
     splits = [""] * len(labels)
     generator = np.random.default_rng(seed)
     for label in sorted(set(labels)):
         wanted = np.array(shares) * labels.count(label)
-        own = [group for group, samples in members.items() if labels[samples[0]] == label]
-        for g in generator.permutation(len(own)):
-            side = int(np.argmax(wanted))                             # the split that lacks most
-            wanted[side] -= len(members[own[g]])
-            for sample in members[own[g]]:
-                splits[sample] = SPLITS[side]
+        own = [samples for samples in members.values() if labels[samples[0]] == label]
+        for number in generator.permutation(len(own)):
+            part = int(np.argmax(wanted))                              # the split that lacks most
+            wanted[part] -= len(own[number])
+            for sample in own[number]:
+                splits[sample] = SPLITS[part]
     return splits
-
-
-def pair_by_class(audio_labels, image_labels, seed):
-    """For each recording an image of the same class, at random, no image twice.
-
-    returns  list of indices into image_labels, one for each of audio_labels
-    raises   InputError where a class has too few images
-    """
-    generator = np.random.default_rng(seed)
-    pairs = [0] * len(audio_labels)
-    for label in sorted(set(audio_labels)):
-        recordings = [i for i, other in enumerate(audio_labels) if other == label]
-        images = [i for i, other in enumerate(image_labels) if other == label]
-        if len(images) < len(recordings):
-            raise InputError(f"class {label!r}: {counted(len(images), 'image')} for {counted(len(recordings), 'recording')}; "
-                             f"expected one each")
-        for recording, image in zip(recordings, generator.permutation(images)):
-            pairs[recording] = int(image)
-    return pairs

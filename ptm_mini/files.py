@@ -1,7 +1,6 @@
 """Files that appear whole or not at all, and folders that one process at a time works in."""
 import io
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,22 +56,6 @@ def refuse_existing(path: Path) -> None:
     """Raise InputError where something is at `path`."""
     if os.path.lexists(path):
         raise InputError(f"{path}: exists already; expected a new name, or remove it")
-
-
-@contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder that becomes `path` when the block ends well, else is removed."""
-    refuse_existing(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        temporary.rename(path)
-    except OSError as error:
-        raise InputError(f"{path}: can't be written ({error.strerror or error}); expected a place "
-                         f"that can be, with room for it") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextmanager

@@ -23,10 +23,12 @@ class Cell(NamedTuple):
 
 
 def font(size: int) -> ImageFont.FreeTypeFont:
+    """Load Pillow's own font, in pixels."""
     return ImageFont.load_default(size)
 
 
 def as_png(picture: Image.Image) -> bytes:
+    """Encode a picture."""
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
@@ -45,28 +47,33 @@ def draw_image(image: Tensor) -> Image.Image:
 
 
 def grid(rows: Sequence[tuple[str, dict[str, Cell]]], title: str = "") -> bytes:
-    """Draw cells in rows with a label at the left, and columns with a name above. PNG"""
+    """Draw cells in rows with a label at the left, and columns with a name above. PNG
+
+    title   of any number of lines
+    """
     columns = list(dict.fromkeys(name for _, cells in rows for name in cells))
     cells = [cell for _, row in rows for cell in row.values()]
-    labels = [label.replace("_", "\n") for label, _ in rows]
-    sheet = ImageDraw.Draw(Image.new("RGB", (1, 1)))
-    left = 16 + max(sheet.multiline_textbbox((0, 0), label, font(16))[2] for label in labels)
-    texts = [font(14).getlength(text) for cell in cells for text, _ in cell.lines]
-    width = 16 + max(max(len(cell.pictures) for cell in cells) * (SIDE + GAP), *texts,
-                     *(font(16).getlength(name) for name in columns))
+    left = 16 + round(max(font(16).getlength(label) for label, _ in rows))
+    width = 16 + round(max(
+        max(len(cell.pictures) for cell in cells) * (SIDE + GAP),
+        *(font(16).getlength(name) for name in columns),
+        *(font(14).getlength(text) for cell in cells for text, _ in cell.lines)))
     height = SIDE + 16 + LINE * max(len(cell.lines) for cell in cells)
-    top = 66 if title else 36
-    total = max(left + width * len(columns), 16 + font(18).getlength(title))
-    picture = Image.new("RGB", (round(total), top + height * len(rows)), "white")
+    title_lines = title.splitlines()
+    top = 44 + 22 * len(title_lines)
+    total = max(left + width * len(columns),
+                *(16 + round(font(16).getlength(line)) for line in title_lines), 0)
+    picture = Image.new("RGB", (total, top + height * len(rows)), "white")
     draw = ImageDraw.Draw(picture)
-    draw.text((8, 8), title, INK, font(18))
+    for i, line in enumerate(title_lines):
+        draw.text((8, 8 + 22 * i), line, INK, font(16))
     for c, name in enumerate(columns):
-        draw.text((left + c * width, top - 26), name, INK, font(16))
-    for r, (_, row) in enumerate(rows):
+        draw.text((left + c * width, top - 28), name, INK, font(16))
+    for r, (label, row) in enumerate(rows):
         y = top + r * height
-        draw.text((8, y + SIDE / 2), labels[r], INK, font(16), anchor="lm")
+        draw.text((8, y + SIDE / 2), label, INK, font(16), anchor="lm")
         for name, cell in row.items():
-            x = round(left + columns.index(name) * width)
+            x = left + columns.index(name) * width
             for i, one in enumerate(cell.pictures):
                 resized = one.resize((SIDE, SIDE), Image.Resampling.NEAREST)
                 picture.paste(resized, (x + i * (SIDE + GAP), y))
@@ -76,37 +83,38 @@ def grid(rows: Sequence[tuple[str, dict[str, Cell]]], title: str = "") -> bytes:
 
 
 def bars(tables: Sequence[dict[str, dict[str, float]]], title: str) -> bytes:
-    """Draw a group of bars for each column and a bar for each row, spread over seeds as a line.
+    """Draw a group of bars for each column and a bar for each row, spread over seeds as a line. PNG
 
     tables   one a seed: {row: {column: number between 0 and 1}}
     """
     rows, columns = list(tables[0]), list(next(iter(tables[0].values())))
-    bar, left, top, height = max(9, min(36, 160 // len(rows))), 64, 44, 300
-    group = max(bar * len(rows), *(font(14).getlength(column) for column in columns)) + 26
-    right = round(left + group * len(columns))
-    legend = 60 + max(font(14).getlength(row) for row in rows)
-    bottom = max(top + height + 40, top + 22 * len(rows) + 20)
-    picture = Image.new("RGB", (round(right + legend), bottom), "white")
+    bar, left, top, height = max(9, min(36, 160 // len(rows))), 56, 60, 300
+    group = max(bar * len(rows), *(round(font(14).getlength(name)) for name in columns)) + 26
+    right = left + group * len(columns)
+    legend = 56 + round(max(font(14).getlength(row) for row in rows))
+    total = max(right + legend, left + 16 + round(font(18).getlength(title)))
+    picture = Image.new("RGB", (total, top + max(height + 40, LINE * len(rows) + 20)), "white")
     draw = ImageDraw.Draw(picture)
     draw.text((left, 10), title, INK, font(18))
-    for tenth in range(0, 11, 2):
+    for tenth in range(11):
         y = top + height * (1 - tenth / 10)
         draw.line((left, y, right, y), FAINT)
         draw.text((left - 8, y), f"{tenth / 10:.1f}", INK, font(13), anchor="rm")
     for i, row in enumerate(rows):
-        draw.rectangle((right + 20, top + 22 * i, right + 34, top + 22 * i + 14),
-                       COLOURS[i % len(COLOURS)])
-        draw.text((right + 40, top + 22 * i - 2), row, INK, font(14))
+        colour, y = COLOURS[i % len(COLOURS)], top + LINE * i
+        draw.rectangle((right + 20, y, right + 34, y + 14), colour)
+        draw.text((right + 42, y - 2), row, INK, font(14))
         for c, column in enumerate(columns):
             values = [table[row][column] for table in tables]
             mean = statistics.fmean(values)
             spread = statistics.stdev(values) if len(values) > 1 else 0
-            x = left + 13 + c * group + i * bar
-            y = [top + height * (1 - value) for value in (mean, mean - spread, mean + spread)]
-            draw.rectangle((x, y[0], x + bar - 2, top + height), COLOURS[i % len(COLOURS)])
-            draw.line((x + bar / 2 - 1, y[1], x + bar / 2 - 1, y[2]), INK)
-            if bar > 24:
-                draw.text((x + bar / 2, y[2] - 3), f"{mean:.2f}", INK, font(12), anchor="mb")
+            y, low, high = (top + height * (1 - value) for value in
+                            (mean, max(0, mean - spread), min(1, mean + spread)))
+            x = left + c * group + (group - bar * len(rows)) // 2 + i * bar
+            draw.rectangle((x, y, x + bar - 2, top + height), colour)
+            draw.line((x + bar // 2 - 1, low, x + bar // 2 - 1, high), INK)
+            if bar > 28:                                    # wide enough for its number
+                draw.text((x + bar / 2, high - 3), f"{mean:.2f}", INK, font(12), anchor="mb")
     for c, column in enumerate(columns):
-        draw.text((left + 13 + c * group, top + height + 8), column, INK, font(14))
+        draw.text((left + (c + 0.5) * group, top + height + 8), column, INK, font(14), anchor="ma")
     return as_png(picture)

@@ -136,8 +136,8 @@ class CrossUpdate(nn.Module):
     def __init__(self, model: ModelConfig):
         super().__init__()
         self.norm_tokens, self.norm_context = nn.LayerNorm(model.width), nn.LayerNorm(model.width)
-        self.attention = Attention(model.width, model.heads)
         self.norm_mlp = nn.LayerNorm(model.width)
+        self.attention = Attention(model.width, model.heads)
         self.mlp = Mlp(model.width)
 
     def forward(self, tokens: Tensor, context: Tensor, prompts: Tensor | None = None) -> Tensor:

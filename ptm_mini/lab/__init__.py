@@ -1,0 +1,1 @@
+"""The laboratory: commands that ask questions about the method. Nothing of the reference needs it."""

@@ -1,0 +1,285 @@
+"""Golden arrays for porters: a small model's weights, inputs, intermediates and training steps.
+
+python -m ptm_mini.lab.golden golden.npz
+
+docs/porting.md says which arrays to feed and to compare, in which order and how closely.
+"""
+import argparse
+import io
+import logging
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ptm_mini.checkpoint import trainable
+from ptm_mini.config import PRESETS, Situation, override
+from ptm_mini.data.audio import fbank, mel_filters, read_waveform, resample
+from ptm_mini.data.dataset import Normalisation, augment, model_inputs
+from ptm_mini.data.image import read_image
+from ptm_mini.errors import run
+from ptm_mini.evaluation import select_surest
+from ptm_mini.files import refuse_existing, write_file
+from ptm_mini.lab.hooks import record
+from ptm_mini.method.backbone import Backbone, initialise
+from ptm_mini.method.baselines import adapter, lora, scale_shift
+from ptm_mini.method.damage import (KINDS, Sample, damage_sample, draw_damage, seeded_generator,
+                                    weights_generator)
+from ptm_mini.method.prompts import (PromptedBackbone, PromptSet, concat_prompts, prompt,
+                                     select_prompts)
+from ptm_mini.method.router import Router, pick_situations
+from ptm_mini.training import make_optimizer
+
+logger = logging.getLogger(__name__)
+CONFIG = override(PRESETS["tiny"], "audio.sample_rate=8000", "audio.seconds=0.495", "audio.mels=32",
+                  "image.size=24", "model.width=16", "model.heads=2", "model.depth=3",
+                  "model.fusion_depth=2", "prompts.length=2", "prompts.input_depth=3",
+                  "prompts.joint=true", "lora.rank=2", "adapter.bottleneck=3",
+                  "damage.alone.image_pixelate=0.3", "damage.both.image_pixelate=0.3")
+NORMALISATION = Normalisation(mean=-6.0, std=4.0)
+LABELS, CLASSES = torch.tensor([0, 3, 1, 4]), 5
+SITUATIONS = torch.tensor(list(Situation))          # sample s is in situation s
+STEPS, STEPS_KEPT = 10, 3
+CLIPS = {"down": (22050, 11250, 2), "up": (4000, 1600, 1), "odd": (11025, 5600, 3),
+         "short": (8000, 2500, 1)}                  # rate, samples, channels
+PICTURES = {"wide": (30, 41, 3), "tall": (38, 25, 3), "small": (13, 10, 3), "square": (32, 32, 3),
+            "grey": (27, 30), "grey16": (31, 30), "alpha": (30, 30, 4), "large": (195, 198)}
+KEYS = [(0, 0, "dog-1"), (0, 1, "dog-1"), (0, 2, "dog-1"), (1, 1, "dog-1"), (7, 1, "dog-1"),
+        (0, 1, "rain 2"), (0, 1, "Ära"), (0, 1, "0_george_0"), (3, 12, "siren-000-1"),
+        (123456789, 30, "x")]                       # seed, epoch, sample id
+KEYS_KEPT = (1, 4, 7)                               # every kind of damage but blur is among them
+Arrays = dict[str, Any]                             # {name: array, tensor or number}
+
+
+def named(prefix: str, /, **arrays: Any) -> Arrays:
+    """{prefix + name: array}"""
+    return {prefix + name: array for name, array in arrays.items()}
+
+
+def make_clips(folder: Path) -> Arrays:
+    """From samples in a file to the normalised log-mel; of "down" the steps between too."""
+    random, audio, arrays = np.random.default_rng(1), CONFIG.audio, {}
+    for name, (rate, samples, channels) in CLIPS.items():
+        tone = np.sin(2 * np.pi * 440 * np.arange(samples) / rate)[:, None]
+        noise = random.standard_normal((samples, channels))
+        stored = (10000 * tone + 3000 * noise).astype(np.int16)
+        mono = torch.from_numpy(stored / np.float32(32768)).mean(dim=1)
+        soundfile.write(folder / f"{name}.wav", stored, rate)
+        waveform, steps = read_waveform(folder / f"{name}.wav", audio), {}
+        log_mel = fbank(waveform, audio, steps)
+        arrays |= named(f"clip.{name}.", stored=stored, rate=rate, waveform=waveform,
+                        resampled=resample(mono, rate, audio.sample_rate), log_mel=log_mel,
+                        audio=model_inputs(log_mel, None, CONFIG, NORMALISATION)[0])
+        if name == "down":
+            arrays |= named("clip.down.", mono=mono, **steps)
+    window, bins = arrays["clip.down.windowed"].shape[1], arrays["clip.down.power"].shape[1]
+    return arrays | named("filterbank.", window=torch.hann_window(window, periodic=False),
+                          filters=mel_filters(audio.sample_rate, 2 * bins - 2, audio.mels))
+
+
+def make_pictures(folder: Path) -> Arrays:
+    """From stored pixels to the normalised image; of "wide" the weights of its resize too."""
+    random, size, arrays = np.random.default_rng(2), CONFIG.image.size, {}
+    for name, shape in PICTURES.items():
+        dtype = np.uint16 if name == "grey16" else np.uint8
+        stored = random.integers(0, np.iinfo(dtype).max + 1, shape, dtype=dtype)
+        Image.fromarray(stored).save(folder / f"{name}.png")
+        steps: dict[str, Tensor] = {}
+        pixels = read_image(folder / f"{name}.png", size, steps)
+        arrays |= named(f"picture.{name}.", stored=stored, rgb=steps["rgb"], pixels=pixels,
+                        resized=steps["resized"].float(),
+                        image=model_inputs(None, pixels, CONFIG, NORMALISATION)[1])
+    side = len(arrays["picture.wide.rgb"])
+    one_hot = torch.eye(side, dtype=torch.double)[None, None]        # resized along columns alone
+    weights = F.interpolate(one_hot, (size, side), mode="bicubic", antialias=True)[0, 0]
+    return arrays | {"picture.wide.weights": weights}
+
+
+def make_damage(sample: Sample) -> Arrays:
+    """Each kind with its draws."""
+    arrays: Arrays = {}
+    for kind in KINDS:
+        if kind != "missing":
+            x = sample.audio if kind.startswith("audio") else sample.image
+            strength, generator = getattr(CONFIG.damage.alone, kind), seeded_generator(0, 2, kind)
+            drawn = KINDS[kind].draw(strength, x.shape, generator)
+            arrays |= named(f"damage.{kind}.", drawn=drawn, out=KINDS[kind].apply(x, drawn))
+    return arrays
+
+
+def make_draws(sample: Sample) -> Arrays:
+    """The draws for each of KEYS, and for some of them the damaged and the augmented sample."""
+    arrays, rows, kinds = {}, [], list(KINDS)
+    for i, (seed, epoch, name) in enumerate(KEYS):
+        own = sample._replace(id=name)
+        both, alone = (draw_damage(own, situation, CONFIG.damage, seed, epoch)
+                       for situation in (Situation.NOISY_BOTH, Situation.NOISY_AUDIO))
+        rows.append({
+            "seed": seed, "epoch": epoch, "id": name,
+            "integers": seeded_generator(seed, epoch, name).integers(0, 1000, 8),
+            "normal": seeded_generator(seed, epoch, name).standard_normal(8, dtype=np.float32),
+            "situation": seeded_generator(seed, epoch, f"situation {name}").integers(4),
+            "shift": seeded_generator(seed, epoch, f"shift {name}").integers(-5, 6, 3),
+            "kinds": [kinds.index(both[modality][0]) for modality in ("audio", "image")],
+            "kind_alone": kinds.index(alone["audio"][0])})
+        if i in KEYS_KEPT:
+            damaged = damage_sample(own, Situation.NOISY_BOTH, CONFIG.damage, seed, epoch)
+            moved = augment(own, replace(CONFIG.train, seed=seed), epoch)
+            arrays |= named(f"draws.{i}.", audio=damaged.audio, image=damaged.image,
+                            moved_audio=moved.audio, moved_image=moved.image)
+    columns = {key: np.array([row[key] for row in rows]) for key in rows[0]}
+    order = seeded_generator(0, 1, "prompt noisy_audio").permutation(12)
+    return arrays | named("draws.", **columns, order=order)
+
+
+def shake(model: nn.Module, generator: torch.Generator, by: float = 0.1) -> nn.Module:
+    """Move every trainable parameter from its start, in place, so that no 0 hides an error."""
+    with torch.no_grad():
+        for parameter in trainable(model).values():
+            parameter += by * torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+def make_answers(model: PromptedBackbone, audio: Tensor, image: Tensor) -> Arrays:
+    """Every answer, with the intermediates without prompts and with each sample's own set."""
+    backbone, arrays = model.backbone, {}
+    with record(backbone) as plain:
+        backbone(audio, image)
+    with record(backbone) as prompted:
+        scores = model.answer_each(audio, image, SITUATIONS)
+    for depth in range(CONFIG.prompts.input_depth):          # the first blocks' prompts alone
+        prompts = select_prompts(model.sets, SITUATIONS)
+        prompts = prompts._replace(audio_input=prompts.audio_input[:, :depth],
+                                   image_input=prompts.image_input[:, :depth])
+        arrays[f"depth.{depth}.features"] = backbone.features(audio, image, prompts)
+    each = torch.stack([model.answer(audio, image, situation) for situation in Situation])
+    features = backbone.features(audio, image, concat_prompts(model.sets))
+    return (arrays | named("plain.", **plain) | named("situation.", **prompted, scores=scores)
+            | named("concat.", features=features, scores=model(audio, image))
+            | {"lowest_entropy.scores": select_surest(each)})
+
+
+def make_router(model: PromptedBackbone, samples: list[Sample]) -> Arrays:
+    """A router fitted on four samples in each situation, and its picks for the damaged batch."""
+    router, batches = Router(CONFIG.model.width), []
+    for situation in Situation:
+        for sample in samples:
+            damaged = damage_sample(sample, situation, CONFIG.damage, seed=0, epoch=1)
+            tokens = model.backbone.encode(damaged.audio[None], damaged.image[None])
+            batches.append((*tokens, damaged.situation[None]))
+    router.fit(batches, CONFIG.router.shrinkage)
+    damaged = [damage_sample(*pair, CONFIG.damage, seed=0, epoch=2)
+               for pair in zip(samples, Situation)]
+    audio, image = (torch.stack([getattr(sample, name) for sample in damaged])
+                    for name in ("audio", "image"))
+    tokens = model.backbone.encode(audio, image)
+    logits = router(*tokens)
+    picks = pick_situations(logits, audio, image)
+    blank = [pick_situations(logits, *pair) for pair in
+             ((audio, 0 * image), (0 * audio, image), (0 * audio, 0 * image))]
+    return {"routed.scores": model.answer_each(audio, image, picks), **named(
+        "router.", **trainable(router), audio=audio, image=image, pooled=router.pool(*tokens),
+        logits=logits, picks=picks, blank_picks=torch.stack(blank)), **named(
+        "router.fit.", features=torch.cat([router.pool(*tokens) for *tokens, _ in batches]),
+        situations=torch.cat([situation for *_, situation in batches]))}
+
+
+def make_baselines(backbone: Backbone, audio: Tensor, image: Tensor,
+                   generator: torch.Generator) -> Arrays:
+    """Each small baseline's parameters and answers."""
+    arrays: Arrays = {}
+    for build in (lora, adapter, scale_shift):
+        model = shake(build(backbone, CONFIG, generator), generator)
+        parameters = {name.replace("parametrizations.weight.0.", ""): parameter
+                      for name, parameter in trainable(model).items()}
+        arrays |= named(f"{build.__name__}.", logits=model(audio, image), **parameters)
+    return arrays
+
+
+def compute_loss(logits: Tensor) -> Tensor:
+    return F.cross_entropy(logits, LABELS, label_smoothing=CONFIG.train.label_smoothing)
+
+
+def make_steps(backbone: Backbone, audio: Tensor, image: Tensor) -> Arrays:
+    """The first three of ten steps of case-wise prompt training on one batch, and the schedule."""
+    model = prompt(backbone, CONFIG, weights_generator(0, Situation.NOISY_AUDIO))
+    shake(model, torch.Generator().manual_seed(5))
+    parameters = {name.removeprefix("sets.0."): p for name, p in trainable(model).items()}
+
+    def copy(kind: str, tensor: Callable[[Tensor], Tensor] = Tensor.detach) -> Arrays:
+        return {f"step.{kind}.{name}": tensor(p).clone() for name, p in parameters.items()}
+
+    optimizer, scheduler = make_optimizer(parameters, CONFIG.train.full_mixed, STEPS, {})
+    arrays, losses, rates, betas = copy("start"), [], [], []
+    for step in range(STEPS):
+        rates.append(optimizer.param_groups[0]["lr"])
+        betas.append(optimizer.param_groups[0]["betas"][0])
+        loss = compute_loss(model(audio, image))
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        scheduler.step()
+        if step < STEPS_KEPT:
+            arrays |= copy(f"gradient.{step}", lambda p: p.grad) | copy(f"after.{step}")
+    return arrays | named("step.", losses=losses, learning_rates=rates, beta1=betas)
+
+
+def make_together(model: PromptedBackbone, audio: Tensor, image: Tensor) -> Arrays:
+    """Loss and gradients of training all sets together, sample s in situation s."""
+    loss = (compute_loss(model.answer_each(audio, image, SITUATIONS))
+            + compute_loss(model(audio, image))) / 2
+    loss.backward()
+    gradients = {name.removeprefix("sets."): p.grad for name, p in trainable(model).items()}
+    return {"together.loss": loss.item(), **named("together.gradient.", **gradients)}
+
+
+def make_arrays(folder: Path) -> Arrays:
+    """Make every array. folder: an empty one, for the files that are decoded"""
+    generator = torch.Generator().manual_seed(0)
+    arrays = make_clips(folder) | make_pictures(folder)
+    audio = torch.stack([arrays[f"clip.{name}.audio"] for name in CLIPS])
+    image = torch.stack([arrays[f"picture.{name}.image"] for name in list(PICTURES)[:len(CLIPS)]])
+    samples = [Sample(audio[i], image[i], torch.tensor(0), LABELS[i], name)
+               for i, name in enumerate(CLIPS)]
+    backbone = Backbone(CONFIG, CLASSES)
+    initialise(backbone, generator)
+    shake(backbone, generator)
+    sets = [shake(PromptSet(CONFIG, backbone.head, generator), generator, by=0.5)
+            for _ in Situation]
+    model = PromptedBackbone(backbone, sets)
+    with torch.no_grad():
+        arrays |= (make_answers(model, audio, image) | make_router(model, samples)
+                   | make_baselines(backbone, audio, image, generator)
+                   | make_damage(samples[0]) | make_draws(samples[0]))
+    return (arrays | {"normalisation": np.array(NORMALISATION), "labels": LABELS}
+            | named("input.", audio=audio, image=image)
+            | named("weights.", **backbone.state_dict()) | trainable(model)
+            | make_steps(backbone, audio, image) | make_together(model, audio, image))
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path, help="the new .npz file")
+    args = parser.parse_args(argv)
+    refuse_existing(args.out)
+    with tempfile.TemporaryDirectory() as folder:
+        arrays = {name: array.detach().numpy() if isinstance(array, Tensor) else np.asarray(array)
+                  for name, array in make_arrays(Path(folder)).items()}
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    write_file(args.out, buffer.getvalue())
+    logger.info("%s: %d arrays, %.0f kB", args.out, len(arrays), len(buffer.getvalue()) / 1e3)
+
+
+if __name__ == "__main__":
+    run(main)
