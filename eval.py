@@ -20,7 +20,7 @@ from ptm_mini.errors import InputError, run as run_command
 from ptm_mini.evaluation import STRATEGIES
 from ptm_mini.files import refuse_existing, write_file
 from ptm_mini.predict import Predictor, draw, explain, predict_csv
-from ptm_mini.report import open_runs, report
+from ptm_mini.report import add_run_arguments, open_runs, report
 from ptm_mini.training import METHODS, pick_device
 
 
@@ -29,20 +29,15 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, epilog=f"strategies:\n{strategies}",
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("run", type=Path, help="run folder that train.py made, or the folder of several seeds")
+    add_run_arguments(parser)
     add("--method", nargs="+", choices=METHODS, metavar="METHOD", help="default: all trained ones")
     add("--strategy", nargs="+", choices=STRATEGIES, metavar="STRATEGY",
         help="how a sample's prompt set is chosen, see below; default: all")
-    add("--data", type=Path, help="set to evaluate on; default: the run's own")
     add("--damage", choices=DAMAGES, help="severity; default: the run's own")
     add("--draws", type=int, default=1, metavar="N", help="draws of each damage; default: 1")
     add("--windows", type=int, default=1, metavar="N",
         help="average the answers to N parts of long sounds; default: their beginning alone")
     add("--details", action="store_true", help="print every table, not only the accuracies")
-    add("--features", type=Path, metavar="DIR", help="cache for decoded files; default: in the set")
-    add("--workers", type=int, default=2, help="processes that decode a large set; default: 2")
-    add("--device", choices=["auto", "cpu", "cuda"], default="auto",
-        help="default: a CUDA device if there is one")
     own = parser.add_argument_group("files of your own, instead of an evaluation")
     own.add_argument("--audio", type=Path, metavar="FILE", help="a sound, with --image or alone")
     own.add_argument("--image", type=Path, metavar="FILE", help="an image, with --audio or alone")

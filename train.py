@@ -19,17 +19,15 @@ import torch
 
 from data_prep import toy
 from ptm_mini import cav_mae
-from ptm_mini.checkpoint import Run, fingerprint, read_run, run_folders
+from ptm_mini.checkpoint import Run, read_run, run_folders
 from ptm_mini.config import DAMAGES, PRESETS, Config, Situation, change, flatten, leaves, override
 from ptm_mini.data.dataset import PreparedSet, warn_if_truncated
 from ptm_mini.data.manifest import read_classes
 from ptm_mini.errors import InputError, run as run_command
 from ptm_mini.files import locked, save_tensors
-from ptm_mini.method.backbone import Backbone, freeze, initialise
-from ptm_mini.method.damage import weights_generator
 from ptm_mini.report import report_runs
-from ptm_mini.training import (METHODS, fit_router, pick_device, train, train_cases,
-                               train_together)
+from ptm_mini.training import (METHODS, fit_router, pick_device, private_settings,
+                               train_backbone, train_cases, train_together)
 
 logger = logging.getLogger("train")
 TOY = Path("sets/toy")
@@ -119,11 +117,8 @@ def extend_run(args: argparse.Namespace, folder: Path, seed: int | None,
                              f"has; leave it out, or choose another --out")
     added = [method for method in args.method if method not in run.methods]
     config, old = make_config(args, run.config, added, seed), flatten(run.config)
-    prefixes = tuple(prefix for method in added for prefix in (f"{method}.", f"train.{method}."))
-    if "prompt" in added:
-        prefixes += "prompts.", "router.", "train.together."
     for key, value in flatten(config).items():
-        if value != old[key] and not key.startswith(prefixes):
+        if value != old[key] and not key.startswith(private_settings(*added)):
             raise InputError(f"setting {key}={value}: {folder} was trained with {old[key]}; leave "
                              f"it out, or choose another --out")
     path = args.data or run.data
@@ -140,22 +135,12 @@ def extend_run(args: argparse.Namespace, folder: Path, seed: int | None,
 
 def train_run(run: Run, data: PreparedSet) -> None:
     """Train what the run lacks. Every stage is a call of the one loop, training.fit."""
-    # 1. The backbone, on complete data; then it is frozen.
-    backbone = Backbone(run.config, len(run.classes))
-    initialise(backbone, weights_generator(run.config.train.seed))
-    rate_shares = {}
-    if run.init and not run.path("backbone").exists():
-        rate_shares = cav_mae.load_start(run, backbone)
-    train(run, "backbone", backbone, data, [Situation.COMPLETE], rate_shares)
-    freeze(backbone)
-    run.trained_on = fingerprint(backbone)
-
+    backbone = train_backbone(run, data)                    # 1. on complete data, then frozen
     for method in run.methods:
-        # 2. Case by case: a model for each situation (full_mixed: one, on all of them).
-        models = train_cases(run, method, backbone, data)
+        models = train_cases(run, method, backbone, data)   # 2. for each situation, on its own
         if method == "prompt":
-            train_together(run, models, data)           # 3. The prompt sets meet each other.
-            fit_router(run, backbone, data)             # 4. Which situation is a sample in?
+            train_together(run, models, data)               # 3. the prompt sets meet each other
+            fit_router(run, backbone, data)                 # 4. which situation is a sample in?
 
 
 def main(argv: list[str] | None = None) -> None:

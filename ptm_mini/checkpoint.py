@@ -120,7 +120,7 @@ def load_tensors(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; expected one that train.py saved") from error
+        raise InputError(f"{path}: no such file; expected a file of tensors") from error
     except Exception as error:                              # the unpickler raises nearly anything
         raise InputError(f"{path}: is no file of tensors, or a broken one "
                          f"({type(error).__name__}); restore it") from error

@@ -248,9 +248,10 @@ def override(config: Config, *assignments: str) -> Config:
             raise InputError(f"--set {assignment}: expected KEY=VALUE, such as prompts.length=4")
         kind = type(values.get(key, ""))
         try:
-            changes[key] = {"true": True, "false": False}.get(text) if kind is bool else kind(text)
-        except ValueError as error:
-            raise InputError(f"setting {key}={text}: expected {kind.__name__}") from error
+            changes[key] = {"true": True, "false": False}[text] if kind is bool else kind(text)
+        except (KeyError, ValueError) as error:
+            expected = "true or false" if kind is bool else kind.__name__
+            raise InputError(f"setting {key}={text}: expected {expected}") from error
     return change(config, changes)
 
 

@@ -2,7 +2,7 @@
 import io
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -36,7 +36,8 @@ def whole_file(path: Path, mend: str = "expected a place that can be, with room 
     except OSError as error:
         raise InputError(f"{path}: can't be written ({error.strerror}); {mend}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def write_file(path: Path, content: bytes) -> None:

@@ -1,4 +1,5 @@
 """From trained runs to what people read: tables, results.json, and two pictures."""
+import argparse
 import json
 import logging
 import statistics
@@ -32,6 +33,17 @@ class OpenRun(NamedTuple):
     models: Models
     split: EvalSplit
     suffix: str = ""              # of its files' names, such as -paper
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of every command that opens a trained run."""
+    add = parser.add_argument
+    add("run", type=Path, help="run folder that train.py made, or the folder of several seeds")
+    add("--data", type=Path, help="set to evaluate on; default: the run's own, where it was")
+    add("--features", type=Path, metavar="DIR", help="cache for decoded files; default: in the set")
+    add("--workers", type=int, default=2, help="processes that decode a large set; default: 2")
+    add("--device", choices=["auto", "cpu", "cuda"], default="auto",
+        help="default: a CUDA device if there is one")
 
 
 def open_runs(folder: Path, data: Path | None = None, damage: str | None = None, draws: int = 1,

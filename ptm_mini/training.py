@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ptm_mini import cav_mae
 from ptm_mini.checkpoint import (Run, copy_tensors, fingerprint, load_tensors, restore,
                                  trainable)
 from ptm_mini.config import Situation, StageConfig
@@ -19,7 +20,7 @@ from ptm_mini.errors import InputError, NonFiniteLoss
 from ptm_mini.evaluation import CaseModels, EvalSplit, Models, score_split
 from ptm_mini.files import save_tensors
 from ptm_mini.method import baselines
-from ptm_mini.method.backbone import Backbone, freeze
+from ptm_mini.method.backbone import Backbone, freeze, initialise
 from ptm_mini.method.damage import Sample, weights_generator
 from ptm_mini.method.prompts import PromptedBackbone, prompt
 from ptm_mini.method.router import Router
@@ -47,6 +48,14 @@ METHODS = {"prompt": Method(prompt), "head": Method(baselines.head), "lora": Met
            "full_mixed": Method(baselines.full, cases=(EVERY,))}
 
 
+def private_settings(*methods: str) -> tuple[str, ...]:
+    """List the prefixes of the settings that only these methods read."""
+    prefixes = [f"{group}{method}." for method in methods for group in ("", "train.")]
+    if "prompt" in methods:
+        prefixes += "prompts.", "router.", "train.together."
+    return tuple(prefixes)
+
+
 def fit(run: Run, name: str, model: nn.Module, data: PreparedSet, situations: Sequence[Situation],
         answers: dict[str, Callable[[Sample], Tensor]],
         rate_shares: dict[str, float] | None = None) -> None:
@@ -65,6 +74,9 @@ def fit(run: Run, name: str, model: nn.Module, data: PreparedSet, situations: Se
     samples = TrainingSamples(data, situations, 1.0 if name == "backbone" else train.fraction)
     split, device = EvalSplit((data,), "val"), data.device
     parameters = trainable(model.to(device))
+    if not any(p.numel() for p in parameters.values()):
+        raise InputError(f"{name}: nothing is trainable; expected prompts.length above 0 and a "
+                         f"place for prompts, or tune_head=true")
     steps = math.ceil(len(samples) / stage.batch_size) * stage.epochs
     optimizer, scheduler = make_optimizer(parameters, stage, steps, rate_shares or {})
 
@@ -154,6 +166,17 @@ def train(run: Run, name: str, model: nn.Module, data: PreparedSet, situations: 
     fit(run, name, model, data, situations,
         {"logits": lambda batch: model(batch.audio, batch.image)}, rate_shares)
     return model
+
+
+def train_backbone(run: Run, data: PreparedSet) -> Backbone:
+    """Train the backbone on complete data, from scratch or CAV-MAE's weights, and freeze it."""
+    backbone, rate_shares = Backbone(run.config, len(run.classes)), {}
+    initialise(backbone, weights_generator(run.config.train.seed))
+    if run.init and not run.path("backbone").exists():
+        rate_shares = cav_mae.load_start(run, backbone)
+    train(run, "backbone", backbone, data, [Situation.COMPLETE], rate_shares)
+    run.trained_on = fingerprint(freeze(backbone))
+    return backbone
 
 
 def train_cases(run: Run, method: str, backbone: Backbone, data: PreparedSet) -> list[nn.Module]:

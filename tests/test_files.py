@@ -1,151 +1,105 @@
-"""Whole files or none, what dead processes left, and one process at a time."""
+"""Files that appear whole or not at all, and one process at a time in a folder."""
 import errno
 import os
-import subprocess
-import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
-from conftest import refusal
+import torch
+from helpers import refusal
+from pytest import MonkeyPatch
 
 from ptm_mini import files
 from ptm_mini.errors import InputError
-from ptm_mini.files import is_locked, locked, new_file, new_folder, refuse_existing, write_file
+from data_prep.shared import new_folder
+from ptm_mini.files import (locked, refuse_existing, save_tensors, whole_file,
+                            write_file)
 
 
-@pytest.fixture
-def dead():
-    """The id of a process that is no more"""
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    return process.pid
+def write_folder(path: Path) -> None:
+    with new_folder(path) as folder:
+        (folder / "file").write_bytes(b"whole")
 
 
-def write_in(folder):
-    with new_folder(folder) as unfinished:
-        (unfinished / "file").write_bytes(b"whole")
+def write_bytes(path: Path) -> None:
+    write_file(path, b"whole")
 
 
-def write_text(path):
-    with new_file(path) as file:
-        file.write("whole")
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path,
+                                                      monkeypatch: MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(os, "fsync", lambda number: seen.append(
+        (os.fstat(number).st_size, os.listdir(tmp_path), (tmp_path / "file").read_bytes())))
+    (tmp_path / "file").write_bytes(b"older")
+    write_file(tmp_path / "file", b"123456")
+    (size, names, content), = seen
+    assert size == 6 and content == b"older"
+    assert sorted(names) == [f".file.{os.getpid()}.tmp", "file"]
+    assert os.listdir(tmp_path) == ["file"] and (tmp_path / "file").read_bytes() == b"123456"
 
 
-@pytest.mark.parametrize("write", [write_in, write_text, lambda path: write_file(path, b"whole")],
-                         ids=["folder", "text", "bytes"])
-def test_what_a_dead_process_left_of_the_same_target_is_removed_and_nothing_else(tmp_path, dead, write):
-    kept = {f".set.{os.getppid()}.unfinished", f".set.csv.{dead}.unfinished", f"set.{dead}.unfinished", ".set.x.unfinished"}
-    for name in kept:
-        (tmp_path / name).write_bytes(b"")
-    (tmp_path / f".set.{dead}.unfinished").mkdir()
-    (tmp_path / f".set.{dead}.unfinished" / "half").write_bytes(b"ha")
-    write(tmp_path / "set")
-    assert set(os.listdir(tmp_path)) == {"set", *kept}
-    (tmp_path / "set2").write_bytes(b"")
-    (tmp_path / f".new.{dead}.unfinished").write_bytes(b"half")
-    write(tmp_path / "new")
-    assert set(os.listdir(tmp_path)) == {"set", "set2", "new", *kept}
-
-
-def test_names_with_signs_of_patterns_are_no_patterns(tmp_path, dead):
-    (tmp_path / f".ab.{dead}.unfinished").write_bytes(b"half")
-    write_file(tmp_path / "[a]*", b"whole")
-    assert (tmp_path / f".ab.{dead}.unfinished").exists()
-    write_file(tmp_path / "ab", b"whole")
-    assert sorted(os.listdir(tmp_path)) == ["[a]*", "ab"]
-
-
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG, errno.EIO, errno.EDQUOT])
-def test_what_the_system_refuses_is_one_line_and_leaves_the_old_file(tmp_path, monkeypatch, number):
-    (tmp_path / "old").write_bytes(b"old")
-
-    def refuse(*_):
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+def test_a_full_disk_is_one_line_and_leaves_the_older_file(tmp_path: Path, monkeypatch: MonkeyPatch,
+                                                           number: int) -> None:
+    def refuse(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
+    (tmp_path / "older").write_bytes(b"older")
     monkeypatch.setattr(os, "fsync", refuse)
-    said = refusal(write_file, tmp_path / "old", b"new")
-    assert f"{tmp_path / 'old'}: can't be written ({os.strerror(number)})" in said
-    assert os.listdir(tmp_path) == ["old"] and (tmp_path / "old").read_bytes() == b"old"
-    for context, target in ((new_folder, "folder"), (new_file, "file")):
-        with pytest.raises(InputError, match="can't be written"):
-            with context(tmp_path / target):
-                refuse()
-    assert os.listdir(tmp_path) == ["old"]
+    message = refusal(write_file, tmp_path / "older", b"newer")
+    assert f"{tmp_path / 'older'}: can't be written ({os.strerror(number)}); expected" in message
+    with pytest.raises(InputError, match="set: can't be written"), new_folder(tmp_path / "set"):
+        refuse()
+    assert os.listdir(tmp_path) == ["older"] and (tmp_path / "older").read_bytes() == b"older"
 
 
-def test_an_interruption_leaves_nothing(tmp_path):
-    for context in (new_folder, new_file):
-        with pytest.raises(KeyboardInterrupt):
-            with context(tmp_path / "new"):
-                raise KeyboardInterrupt
+def test_a_caller_says_how_to_mend_what_can_not_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="below: can't be written .*; name another --folder"):
+        with whole_file(tmp_path / "file" / "below", "name another --folder"):
+            pass
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_an_interruption_leaves_nothing(tmp_path: Path, error: type[BaseException]) -> None:
+    for context in (new_folder, whole_file):
+        with pytest.raises(error), context(tmp_path / "new"):
+            raise error
     assert os.listdir(tmp_path) == []
 
 
-def test_a_file_is_on_the_disk_before_it_is_seen(tmp_path, monkeypatch):
-    done = []
-    monkeypatch.setattr(os, "fsync", lambda descriptor: done.append((os.fstat(descriptor).st_size, os.listdir(tmp_path))))
-    write_file(tmp_path / "file", b"12345")
-    (size, before), (_, after) = done
-    assert size == 5 and before == [f".file.{os.getpid()}.unfinished"] and after == ["file"]
-
-
-@pytest.mark.parametrize("write", [write_in, write_text, lambda path: write_file(path, b"")], ids=["folder", "text", "bytes"])
-def test_places_where_nothing_can_be_written(tmp_path, write):
+@pytest.mark.parametrize("write", [write_bytes, write_folder])
+def test_a_place_that_can_not_be_written_is_named(tmp_path: Path,
+                                                  write: Callable[[Path], None]) -> None:
     (tmp_path / "file").write_bytes(b"")
-    for path in (tmp_path / "file" / "below", tmp_path / ("n" * 300), tmp_path / ("n" * 300) / "below"):
+    for path in (tmp_path / "file" / "below", tmp_path / ("n" * 300)):
         assert f"{path}: can't be written (" in refusal(write, path)
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_a_link_that_leads_nowhere_is_not_replaced(tmp_path):
+def test_an_existing_folder_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
-    assert "is there already" in refusal(refuse_existing, tmp_path / "link")
+    (tmp_path / "file").write_bytes(b"older")
+    (tmp_path / "folder").mkdir()
+    for path in tmp_path.iterdir():
+        assert f"{path}: exists already; expected a new name" in refusal(refuse_existing, path)
+        assert f"{path}: exists already" in refusal(write_folder, path)
+    assert (tmp_path / "file").read_bytes() == b"older"
+    refuse_existing(tmp_path / "new")
 
 
-HOLD = """
-import sys, time
-from pathlib import Path
-from ptm_mini.files import locked
-with locked(Path(sys.argv[1])):
-    print("held", flush=True)
-    time.sleep(60)
-"""
-
-
-@pytest.fixture
-def other(tmp_path):
-    """A process that holds tmp_path/lock"""
-    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "lock")], stdout=subprocess.PIPE) as process:
-        process.stdout.readline()
-        yield process
-        process.kill()
+def test_the_same_tensors_are_the_same_bytes_under_any_name(tmp_path: Path) -> None:
+    content = {"x": torch.arange(3.0), "epoch": 2}
+    save_tensors(tmp_path / "one.pt", content)
+    save_tensors(tmp_path / "another.pt", content)
+    assert (tmp_path / "one.pt").read_bytes() == (tmp_path / "another.pt").read_bytes()
 
 
 @pytest.mark.skipif(files.fcntl is None, reason="this system has no such locks")
-def test_a_lock_says_who_holds_it_until_that_process_dies(tmp_path, other):
-    lock = tmp_path / "lock"
-    assert is_locked(lock)
-    for _ in range(2):                                   # asking takes nothing away from the answer
-        with pytest.raises(InputError, match=rf"lock: another process \({other.pid}\) is at work; wait until"):
-            with locked(lock, wait=False):
+def test_one_process_at_a_time_holds_a_folder(tmp_path: Path) -> None:
+    with locked(tmp_path):
+        with pytest.raises(InputError, match="another process is at work there; wait until"):
+            with locked(tmp_path):
                 pass
-    other.kill()
-    other.wait()
-    assert lock.exists() and not is_locked(lock)
-    with locked(lock, wait=False):
-        assert lock.read_text() == str(os.getpid())
-    assert not lock.exists()
-
-
-@pytest.mark.skipif(files.fcntl is None, reason="this system has no such locks")
-def test_one_waits_and_says_for_whom(tmp_path, other, monkeypatch):
-    said = []
-    monkeypatch.setattr(files.logger, "info", lambda *arguments: (said.append(arguments), other.kill()))
-    with locked(tmp_path / "lock"):
-        assert (tmp_path / "lock").read_text() == str(os.getpid())
-    assert len(said) == 1 and f"({other.pid})" in said[0][1]
-
-
-def test_a_lock_that_can_not_be_made_is_one_line(tmp_path):
-    with pytest.raises(InputError, match="can't be locked"):
-        with locked(tmp_path / "nowhere" / "lock"):
-            pass
+    with locked(tmp_path):
+        pass

@@ -1,186 +1,165 @@
-"""What train.py does in a run folder where something was broken off, seen from the command line."""
-import json
+"""Runs that are interrupted or killed: they resume at their last whole epoch, to the same bytes."""
 import os
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
-import train as train_script
-from conftest import SMALL, edit
+from helpers import FLAGS, break_off, evaluate_run, failure, files_of, train_only
+from pytest import CaptureFixture, LogCaptureFixture, MonkeyPatch, TempPathFactory
 
-import eval as eval_script
-from ptm_mini.errors import Stopped
-from ptm_mini.errors import run as run_command
-from ptm_mini.files import locked
-from ptm_mini.runs.folder import load_run
-from ptm_mini.runs.sealed import sealed
-from ptm_mini.training.samples import Task
+from ptm_mini.checkpoint import read_run
+from ptm_mini.method.router import Router
 
-SETTINGS = [word for setting in [*SMALL, "train.backbone.epochs=2", "train.head.epochs=2"] for word in ("--set", setting)]
-
-
-def train(*arguments):
-    train_script.main([*map(str, arguments), "--device", "cpu"])
-
-
-def refused(capsys, *arguments, main=train_script.main):
-    """The one line and the exit status that a command ends with."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as caught:
-        run_command(lambda: main([*map(str, arguments), "--device", "cpu"]))
-    line = capsys.readouterr().err
-    assert line.count("\n") == 1 and line.startswith("error: ")
-    return line, caught.value.code
-
-
-def break_off_at(monkeypatch, count, kind=KeyboardInterrupt):
-    """Let the validation after the count-th epoch from now on raise an interruption."""
-    validate, left = Task.validate, [count]
-
-    def validate_or_break_off(*arguments):
-        left[0] -= 1
-        if left[0] == 0:
-            monkeypatch.setattr(Task, "validate", validate)
-            raise kind
-        return validate(*arguments)
-
-    monkeypatch.setattr(Task, "validate", validate_or_break_off)
-
-
-def result(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*")
-            if path.suffix == ".pt" or path.name == "results.json"}
+ROOT = Path(__file__).parent.parent
+COMMAND = ["--method", "prompt", "full_mixed", "--epochs", 2, *FLAGS]
+# 14 epochs: two each of the backbone, four prompt sets, these together, and full_mixed
+BACKBONE, FIRST_SET, TOGETHER, MIXED = 0, 2, 10, 12
 
 
 @pytest.fixture(scope="module")
-def whole(toy_set, tmp_path_factory):
-    """Two seeds' runs with a tuned head, in a folder, that were not broken off."""
-    folder = tmp_path_factory.mktemp("whole") / "runs"
-    train("--data", toy_set, "--out", folder, "--seeds", 2, "--method", "head", *SETTINGS)
+def whole(few_set: Path, tmp_path_factory: TempPathFactory) -> Path:
+    """A run that was not interrupted."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    train_only("--data", few_set, "--out", folder, *COMMAND)
     return folder
 
 
-# of 20: a backbone's two, and two of each head, twice
-@pytest.mark.parametrize("epoch", [3, 19, *(pytest.param(epoch, marks=pytest.mark.slow) for epoch in (1, 12))])
-def test_several_seeds_go_on_to_the_same_bytes(whole, toy_set, tmp_path, monkeypatch, capsys, epoch):
-    out = tmp_path / "runs"
-    break_off_at(monkeypatch, epoch)
-    line, status = refused(capsys, "--data", toy_set, "--out", out, "--seeds", 2, "--method", "head", *SETTINGS)
-    assert line == f"error: interrupted; go on with  python train.py --resume {out}\n" and status == 130
-    train("--resume", out)
-    assert result(out) == result(whole)
-    assert sorted(path.name for path in out.iterdir()) == sorted(path.name for path in whole.iterdir())
+def log_of(folder: Path) -> list[dict]:
+    return [{key: value for key, value in line.items() if key != "seconds"}
+            for line in read_run(folder).read_log()]
 
 
-def test_it_goes_on_from_another_folder(whole, toy_set, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(toy_set.parent)
-    break_off_at(monkeypatch, 5)
-    refused(capsys, "--data", toy_set.name, "--out", tmp_path / "run", "--method", "head", *SETTINGS)
+def assert_same_run(folder: Path, whole: Path) -> None:
+    assert files_of(folder, "*.pt") == files_of(whole, "*.pt")
+    assert log_of(folder) == log_of(whole)
+    assert not list(folder.rglob("*.state")) and not list(folder.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("epochs, saved", [
+    (BACKBONE + 1, True), (FIRST_SET + 2, False), (TOGETHER + 1, True), (MIXED + 2, True)])
+def test_an_interrupted_run_resumes_to_the_same_bytes(
+        whole: Path, few_set: Path, tmp_path: Path, monkeypatch: MonkeyPatch,
+        capsys: CaptureFixture, epochs: int, saved: bool) -> None:
+    """After an epoch's state is saved, or before: then that epoch is trained again."""
+    out = tmp_path / "run"
+    break_off(monkeypatch, epochs, saved)
+    line, status = failure(capsys, train_only, "--data", few_set, "--out", out, *COMMAND)
+    assert line == f"interrupted; resume with  python train.py --resume {out}" and status == 130
+    assert len(log_of(out)) == epochs and not (out / "results.json").exists()
+    train_only("--resume", out)
+    assert_same_run(out, whole)
+
+
+def test_the_same_command_again_resumes_too(whole: Path, few_set: Path, tmp_path: Path,
+                                            monkeypatch: MonkeyPatch) -> None:
+    command = ["--data", few_set, "--out", tmp_path / "run", *COMMAND]
+    monkeypatch.setattr(Router, "fit", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train_only(*command)
+    monkeypatch.undo()
+    break_off(monkeypatch, 1)
+    with pytest.raises(KeyboardInterrupt):
+        train_only(*command)
+    train_only(*command)
+    assert_same_run(tmp_path / "run", whole)
+
+
+def test_a_run_that_is_finished_trains_nothing(whole: Path, tmp_path: Path,
+                                               monkeypatch: MonkeyPatch) -> None:
+    out = shutil.copytree(whole, tmp_path / "run")
+    before = files_of(out)
+    monkeypatch.setattr("ptm_mini.training.fit", None)                 # training would fail
+    train_only("--resume", out)
+    assert files_of(out) == before
+
+
+def test_several_seeds_resume_together(few_set: Path, tmp_path: Path, capsys: CaptureFixture,
+                                       monkeypatch: MonkeyPatch) -> None:
+    command = ["--data", few_set, "--seeds", 2, "--method", "full_mixed", "--epochs", 2, *FLAGS]
+    train_only("--out", tmp_path / "whole", *command)
+    out = tmp_path / "two words"
+    break_off(monkeypatch, 7)                               # the second seed's second stage
+    line, _ = failure(capsys, train_only, "--out", out, *command)
+    assert line == f"interrupted; resume with  python train.py --resume '{out}'"
     monkeypatch.chdir(tmp_path)
-    train("--resume", "run")
-    assert result(tmp_path / "run") == result(whole / "seed-0")
-    assert load_run(tmp_path / "run").data == str(toy_set.resolve())
+    train_only("--resume", out.name)
+    for seed in ("seed-0", "seed-1"):
+        assert_same_run(out / seed, tmp_path / "whole" / seed)
 
 
-def test_what_was_broken_off_is_not_touched_by_other_commands(toy_set, tmp_path, monkeypatch, capsys):
+def test_a_broken_state_is_named_and_can_be_removed(whole: Path, few_set: Path, tmp_path: Path,
+                                                    monkeypatch: MonkeyPatch,
+                                                    capsys: CaptureFixture) -> None:
     out = tmp_path / "run"
-    break_off_at(monkeypatch, 4, Stopped(15))
-    line, status = refused(capsys, "--data", toy_set, "--out", out, "--method", "head", *SETTINGS)
-    assert line == f"error: ended by SIGTERM; go on with  python train.py --resume {out}\n" and status == 143
-    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    for arguments in (["--data", toy_set, *SETTINGS], ["--method", "lora"], ["--seeds", 2]):
-        line, status = refused(capsys, "--out", out, *arguments)
-        assert f"--out {out}: a command was broken off there; go on with  python train.py --resume {out}  or remove" in line
-        assert status == 2
-    assert before == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    for flag, value in (("--method", "lora"), ("--epochs", 3), ("--data", toy_set), ("--out", out)):
-        assert f"{flag}: does not go with --resume" in refused(capsys, "--resume", out, flag, value)[0]
-    shutil.rmtree(out / "unfinished")
-    train("--out", out, "--method", "lora", *SETTINGS)                                # the backbone was saved by then
-    assert load_run(out).trained == ("backbone", "lora")
-
-
-def test_there_is_nothing_to_go_on_with(whole, toy_set, tmp_path, monkeypatch, capsys):
-    assert f"--resume {whole}: no command was broken off there" in refused(capsys, "--resume", whole)[0]
-    assert "--resume nowhere: no command was broken off there" in refused(capsys, "--resume", "nowhere")[0]
-    break_off_at(monkeypatch, 3)
-    refused(capsys, "--data", toy_set, "--out", tmp_path / "runs", "--seeds", 2, "--method", "head", *SETTINGS)
-    line = refused(capsys, "--resume", tmp_path / "runs" / "seed-0")[0]
-    assert f"is one of several runs; go on with  python train.py --resume {tmp_path / 'runs'}" in line
-    command = tmp_path / "runs" / "unfinished" / "command.json"
-    asked = json.loads(command.read_text())
-    del asked["sha256"]
-    command.write_bytes(sealed({**asked, "method": ["prompt", "prompt_scale_shift"]}))        # as version 0.5 could ask for
-    line = refused(capsys, "--resume", tmp_path / "runs")[0]
-    assert f"--resume {tmp_path / 'runs'}: was asked for the method 'prompt_scale_shift', of another ptm_mini; expected" in line
-    command.write_text(command.read_text().replace("prompt_scale_shift", "lora"))
-    assert f"{command}: was altered" in refused(capsys, "--resume", tmp_path / "runs")[0]
-
-
-def test_a_state_that_is_damaged_is_named_and_can_be_removed(whole, toy_set, tmp_path, monkeypatch, capsys):
-    out = tmp_path / "run"
-    break_off_at(monkeypatch, 2)
-    refused(capsys, "--data", toy_set, "--out", out, "--method", "head", *SETTINGS)
-    state = out / "unfinished" / "backbone.pt"
+    break_off(monkeypatch, MIXED + 1)
+    failure(capsys, train_only, "--data", few_set, "--out", out, *COMMAND)
+    state = out / "full_mixed.state"
     state.write_bytes(state.read_bytes()[:-1000])
-    line, status = refused(capsys, "--resume", out)
-    assert f"{state}: is not as training saved it; remove it, and the stage begins anew" in line and status == 2
+    line, status = failure(capsys, train_only, "--resume", out)
+    assert line.startswith(f"{state}: is no file of tensors, or a broken one") and status == 2
     state.unlink()
-    train("--resume", out)
-    assert result(out) == result(whole / "seed-0")
+    train_only("--resume", out)
+    assert_same_run(out, whole)
 
 
-def test_evaluation_says_that_something_is_left_to_do(toy_set, tmp_path, monkeypatch, capsys, caplog):
+def test_an_evaluation_says_what_is_not_finished(few_set: Path, tmp_path: Path,
+                                                 monkeypatch: MonkeyPatch, capsys: CaptureFixture,
+                                                 caplog: LogCaptureFixture) -> None:
     out = tmp_path / "run"
-    break_off_at(monkeypatch, 4)
-    refused(capsys, "--data", toy_set, "--out", out, "--method", "head", *SETTINGS)
-    eval_script.main([str(out), "--device", "cpu"])
-    assert f"note: in {out} something is left to do" in caplog.text and "| backbone" in capsys.readouterr().out
+    break_off(monkeypatch, TOGETHER)
+    failure(capsys, train_only, "--data", few_set, "--out", out, *COMMAND)
+    evaluate_run(out)
+    assert (f"note: {out} has not finished prompt, full_mixed; python train.py --resume {out} does"
+            in caplog.text)
+    rows = [line.split("|")[1].strip() for line in capsys.readouterr().out.splitlines() if "|" in
+            line]
+    assert rows[2:] == ["backbone"]
 
 
-def test_a_stage_that_diverged_is_begun_anew_with_other_settings(whole, toy_set, tmp_path, capsys):
+def test_a_method_that_diverged_is_trained_with_another_rate(few_set: Path, tmp_path: Path,
+                                                             capsys: CaptureFixture) -> None:
+    """As the error proposes."""
     out = tmp_path / "run"
-    shutil.copytree(whole / "seed-0", out)
-    bad = ["--set", "train.lora.learning_rate=10", "--set", "train.lora.weight_decay=100", "--set", "train.lora.batch_size=1"]
-    line, status = refused(capsys, "--out", out, "--method", "lora", *bad)
-    assert "lora complete: the loss became" in line and status == 1
-    train("--out", out, "--method", "lora", "--epochs", 1)
-    assert load_run(out).config.train.lora.learning_rate == 3e-3
+    line, status = failure(capsys, train_only, "--data", few_set, "--out", out, "--method",
+                           "head", "--epochs", 3, *FLAGS, "--set", "train.head.learning_rate=1e30",
+                           "--set", "train.head.weight_decay=1e30")
+    assert "lower the learning rate" in line and status == 1
+    train_only("--out", out, "--method", "head", "--set", "train.head.learning_rate=1e-3", "--set",
+               "train.head.weight_decay=0")
+    assert (out / "head-noisy_both.pt").exists()
 
 
-def test_one_process_works_in_a_run_folder(whole, toy_set, tmp_path, capsys):
-    with locked(whole / "train.lock"):
-        line = subprocess.run([sys.executable, train_script.__file__, "--out", whole, "--method", "lora"], capture_output=True,
-                              text=True).stderr
-    assert line == (f"error: {whole / 'train.lock'}: another process ({os.getpid()}) is at work; wait until it ends, or end "
-                    f"it\n")
+@contextmanager
+def started(folder: Path, *arguments: object) -> Iterator[subprocess.Popen]:
+    """Run train.py as a process, which is killed at the end."""
+    command = [sys.executable, ROOT / "train.py", *arguments, "--device", "cpu"]
+    with subprocess.Popen([*map(str, command)], cwd=folder, stdout=subprocess.DEVNULL,
+                          stderr=subprocess.PIPE, text=True,
+                          env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
+        yield process
+        process.kill()
 
 
-@pytest.mark.parametrize("setting, says", [
-    (["prompts.length=0", "prompts.tune_head=false"], "prompt: nothing can learn"), (["train.seed=-1"], "train.seed=-1"),
-    (["train.lora.rank=3"], "no such setting")])
-def test_what_can_be_known_before_training_is(toy_set, tmp_path, capsys, setting, says):
-    words = [word for assignment in setting for word in ("--set", assignment)]
-    line, status = refused(capsys, "--data", toy_set, "--out", tmp_path / "run", *SETTINGS, *words)
-    assert says in line and status == 2 and os.listdir(tmp_path) == []
+def wait_for_epochs(log: Path, count: int) -> None:
+    for _ in range(6000):
+        if log.exists() and log.read_text().count("\n") >= count:
+            return
+        time.sleep(0.01)
+    raise TimeoutError(log)
 
 
-def test_a_run_stays_with_the_set_that_it_was_trained_on(whole, toy_set, tmp_path, capsys):
-    moved, out = tmp_path / "moved", tmp_path / "run"
-    shutil.copytree(whole / "seed-0", out)
-    shutil.copytree(toy_set, moved)
-    train("--data", moved, "--out", out, "--method", "lora", "--epochs", 1)                    # the same set elsewhere
-    manifest = (moved / "manifest.csv").read_bytes()
-    for cells in ({"split": "test"}, {"id": "other"}, {"image": next(moved.glob("image/siren*")).relative_to(moved)}):
-        edit(moved, 2, **cells)
-        line, _ = refused(capsys, "--out", out, "--method", "adapter")
-        assert f"{moved}: has other samples or files than when the run was trained on it" in line
-        line, _ = refused(capsys, out, main=eval_script.main)
-        assert f"or say --data {moved} to take it as it is now" in line
-        line, _ = refused(capsys, "--out", out, "--method", "adapter", "--data", moved)
-        assert "is not the set that" in line
-        (moved / "manifest.csv").write_bytes(manifest)
-    edit(moved, 2, split="test")
-    eval_script.main([str(out), "--data", str(moved), "--device", "cpu"])
-    assert json.loads((out / "results.json").read_text())["data"] == str(moved)
+@pytest.mark.slow
+@pytest.mark.parametrize("epochs", [1, 6, 11])
+def test_a_killed_process_resumes_to_the_same_bytes(few_set: Path, whole: Path, tmp_path: Path,
+                                                    epochs: int) -> None:
+    out = tmp_path / "run"
+    with started(tmp_path, "--data", few_set, "--out", "run", *COMMAND):
+        wait_for_epochs(out / "log.jsonl", epochs)
+    assert not (out / "full_mixed.pt").exists()
+    train_only("--resume", out)
+    assert files_of(out, "*.pt") == files_of(whole, "*.pt") and log_of(out) == log_of(whole)

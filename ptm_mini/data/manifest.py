@@ -40,7 +40,8 @@ def read_csv(path: Path, required: Iterable[str],
         raise InputError(f"{path}: {error}; expected comma-separated UTF-8 text") from error
     for column in required:
         if column not in columns:
-            raise InputError(f"{path}: no column {column!r}; expected {','.join(required)}")
+            raise InputError(f"{path}: no column {column!r}; expected {','.join(required)}, with "
+                             f"commas between them")
     for column in columns:
         if columns.count(column) > 1:
             raise InputError(f"{path}: column {column!r} stands twice; expected it once")

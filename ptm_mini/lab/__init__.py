@@ -1,1 +1,1 @@
-"""The laboratory: commands that ask questions about the method. Nothing of the reference needs it."""
+"""The laboratory: commands that ask questions about the method. Only its own modules import it."""

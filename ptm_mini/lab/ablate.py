@@ -7,33 +7,31 @@ Variants are runs of their own in RUN/variants. Each situation is trained by its
 sample answered with the prompts of its true situation.
 """
 import argparse
+import logging
 import os
 from collections import defaultdict
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
-from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
 import torch
 
-from ptm_mini import cav_mae
-from ptm_mini.checkpoint import Run, fingerprint, read_run, trainable
+from ptm_mini.checkpoint import Run, read_run, trainable
 from ptm_mini.config import FUSION_KINDS, Config, Situation, change, flatten
-from ptm_mini.data.dataset import PreparedSet
 from ptm_mini.errors import InputError, run as run_command
 from ptm_mini.evaluation import Difference, Score, evaluate, paired_differences
 from ptm_mini.files import locked
 from ptm_mini.lab.lines import lines
-from ptm_mini.lab.token_cache import (add_run_arguments, open_for_training, train_cached,
-                                      train_method)
-from ptm_mini.method.backbone import Backbone, freeze, initialise
-from ptm_mini.method.damage import weights_generator
-from ptm_mini.report import (ACCURACY, OpenRun, Table, all_tables, costs, format_table,
-                             summarise, write)
-from ptm_mini.training import METHODS, fit_router, load_models, train, trained_methods
+from ptm_mini.lab.token_cache import train_cached
+from ptm_mini.method.backbone import Backbone
+from ptm_mini.report import (ACCURACY, OpenRun, Table, add_run_arguments, all_tables, costs,
+                             format_table, open_runs, summarise, write)
+from ptm_mini.training import (METHODS, fit_router, load_models, pick_device, private_settings,
+                               train_backbone, train_cases, train_together, trained_methods)
 
+logger = logging.getLogger(__name__)
 LENGTHS, RANKS, VIEWS = (1, 2, 4, 8, 16, 32), (1, 3, 5), (0, 1, 2, 4)
 SHARES, FEW = (0.03, 0.1, 0.3, 1.0), 0.1               # of the training data
 PAPER_SHARE, PAPER_EPOCHS = 0.3, 5
@@ -81,10 +79,10 @@ def depth(config: Config) -> list[Variant]:
 
 
 def vary_prompts(name: str, key: str, values: Sequence[int], config: Config) -> list[Variant]:
-    """Vary a setting of prompts, around the run's own value or, where that is 0, the largest."""
-    own = flatten(config)[key]
-    values = sorted({*values, own} - {0})
-    reference = f"{name} = {own or values[-1]}"
+    """Vary a setting of prompts, around the run's value or, where that is 0, the largest."""
+    current = flatten(config)[key]
+    values = sorted({*values, current} - {0})
+    reference = f"{name} = {current or values[-1]}"
     return [Variant(f"{name} = {n}", "prompt", {key: n}, reference, n) for n in values]
 
 
@@ -150,9 +148,9 @@ def learning_rate(config: Config) -> list[Variant]:
     variants = []
     for method in LEARNERS:
         key = f"train.{method}.learning_rate"
-        own = flatten(config)[key]
+        current = flatten(config)[key]
         for share in (FEW, 1.0):
-            for rate in (float(f"{own / 3:.1g}"), own, float(f"{own * 3:.1g}")):
+            for rate in (float(f"{current / 3:.1g}"), current, float(f"{current * 3:.1g}")):
                 variants.append(Variant(
                     f"{method}, {share:.0%}, {rate:g}", method, {**take_share(share), key: rate},
                     x=rate, panel=f"{share:.0%} of the training data"))
@@ -194,7 +192,8 @@ def train_variant(opened: OpenRun, variant: Variant) -> Run:
     folder, file = run.folder / "variants" / name, "backbone.pt"
     if "model.fusion" not in changes:
         file = os.path.relpath(run.path("backbone"), folder)
-    own = replace(run, folder=folder, config=config, methods=[method], backbone=file)
+    variant_run = replace(run, folder=folder, config=config, data=opened.split.data.folder,
+                          methods=[method], backbone=file)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         if (folder / "config.json").exists():
@@ -204,39 +203,28 @@ def train_variant(opened: OpenRun, variant: Variant) -> Run:
                     raise InputError(f"{folder}: was trained with {key}={trained[key]}; expected "
                                      f"{value}, as the run has it now: remove that folder")
         else:
-            own.write()
+            variant_run.write()
+        if method not in trained_methods(variant_run):
+            logger.info("training %s", folder)
         data = copy(opened.split.data)
         data.config = config              # of which a variant changes nothing that decoding reads
         backbone = opened.models.backbone
         if "model.fusion" in changes:
-            backbone = train_backbone(own, data)
+            backbone = train_backbone(variant_run, data)
         if variant.views:
-            train_cached(own, backbone, data, method, variant.views)
+            train_cached(variant_run, backbone, data, method, variant.views)
         else:
-            train_method(own, method, backbone, data)
+            models = train_cases(variant_run, method, backbone, data)
             if method == "prompt":
-                fit_router(own, backbone, data)
-    return own
-
-
-def train_backbone(run: Run, data: PreparedSet) -> Backbone:
-    """Train a backbone as train.py does, and freeze it."""
-    backbone, rate_shares = Backbone(run.config, len(run.classes)), {}
-    initialise(backbone, weights_generator(run.config.train.seed))
-    if run.init and not run.path("backbone").exists():
-        rate_shares = cav_mae.load_start(run, backbone)
-    train(run, "backbone", backbone, data, [Situation.COMPLETE], rate_shares)
-    run.trained_on = fingerprint(freeze(backbone))
-    return backbone
+                train_together(variant_run, models, data)
+                fit_router(variant_run, backbone, data)
+    return variant_run
 
 
 def settings_of(method: str, config: Config) -> dict[str, Any]:
     """List the settings that a method's training reads: all except those of other methods."""
-    others = [f"{start}{name}." for name in METHODS if name != method for start in ("", "train.")]
-    if method != "prompt":
-        others += "prompts.", "router.", "train.together."
-    return {key: value for key, value in flatten(config).items()
-            if not key.startswith(tuple(others))}
+    others = private_settings(*(name for name in METHODS if name != method))
+    return {key: value for key, value in flatten(config).items() if not key.startswith(others)}
 
 
 def evaluate_variants(opened: OpenRun, variants: Sequence[Variant], runs: Sequence[Run]
@@ -249,10 +237,10 @@ def evaluate_variants(opened: OpenRun, variants: Sequence[Variant], runs: Sequen
     scores: dict[Situation, dict[str, Score]] = defaultdict(dict)
     for variant, run in zip(variants, runs):
         models = load_models(run, opened.split.data.device, [variant.method])
-        own = opened._replace(run=run, models=models)
+        variant_opened = opened._replace(run=run, models=models)
         results = evaluate(models, opened.split, ["oracle"])
-        for row, accuracies in all_tables(own, results)["accuracy"].items():
-            label, source = variant.label, own
+        for row, accuracies in all_tables(variant_opened, results)["accuracy"].items():
+            label, source = variant.label, variant_opened
             if row == "backbone" and run.path(row).samefile(opened.run.path(row)):
                 label, source = row, opened
             elif row == "backbone":
@@ -260,8 +248,8 @@ def evaluate_variants(opened: OpenRun, variants: Sequence[Variant], runs: Sequen
             cost = costs(source, row.split()[0])
             table[label] = {**accuracies, "parameters": cost["parameters"],
                             "s/epoch": cost["s/epoch"]}
-            for situation, found in results.scores.items():
-                scores[situation][label] = found[row]
+            for situation, rows in results.scores.items():
+                scores[situation][label] = rows[row]
     return table, scores
 
 
@@ -301,8 +289,9 @@ def average_by_share(variants: Sequence[Variant], rows: Table) -> Table:
 
 def draw(kind: str, variants: Sequence[Variant], tables: Sequence[Table], title: str) -> bytes:
     """Draw a line for each method over what is varied, or a point for each row. Returns a PNG."""
-    columns = [column for column in (*ACCURACY, "validation")
-               if column in tables[0][variants[0].label]][-2:]     # the hardest situation, average
+    columns = [column for column in ("validation", *ACCURACY)
+               if column in tables[0][variants[0].label]]
+    columns = columns[-1:] + columns[-2:-1]       # the average, and the hardest situation
     labels = {"fraction": "share of the training data, in as many steps",
               "budget": "trainable parameters for a situation"}
     panels: dict[str, dict[str, list]] = defaultdict(lambda: defaultdict(list))
@@ -314,7 +303,7 @@ def draw(kind: str, variants: Sequence[Variant], tables: Sequence[Table], title:
     for variant in variants:
         rows = [table[variant.label] for table in tables]
         x = rows[0]["parameters"] if kind == "budget" else variant.x
-        for column in columns[-1:] if variant.panel else columns:
+        for column in columns[:1] if variant.panel else columns:
             if x is not None:                     # the paper's protocol is no point of the curve
                 point = x, [row[column] for row in rows]
                 panels[variant.panel or column][variant.method].append(point)
@@ -326,24 +315,30 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, epilog=f"kinds:\n{kinds}",
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("run", type=Path, help="run folder that train.py made, or the folder of several seeds")
+    add_run_arguments(parser)
     add("kind", choices=ABLATIONS, metavar="KIND", help="what is varied, see below")
     add("--draws", type=int, default=1, metavar="N", help="draws of each damage; default: 1")
-    add_run_arguments(parser)
     args = parser.parse_args(argv)
-    opened = open_for_training(args, args.draws)
+    opened = open_runs(args.run, args.data, draws=args.draws, methods=[], features=args.features,
+                       workers=args.workers, device=pick_device(args.device))
+    for run, _, split, _ in opened:
+        if split.data.fingerprint() != run.fingerprint:
+            raise InputError(f"--data {args.data}: is not the set that {run.folder} was trained "
+                             f"on, or has changed since; expected the same rows and files")
     kind, variants = args.kind, ABLATIONS[args.kind](opened[0].run.config)
     runs = [[train_variant(seed, variant) for variant in variants] for seed in opened]
     if kind == "learning_rate":                   # a choice, which must not see the test split
-        tables, differences, split = [validate(variants, own) for own in runs], {}, "Validation"
+        tables = [validate(variants, seed_runs) for seed_runs in runs]
+        differences, split = {}, "Validation"
     else:
-        tables, scores = zip(*(evaluate_variants(seed, variants, own)
-                               for seed, own in zip(opened, runs)))
+        tables, scores = zip(*(evaluate_variants(seed, variants, seed_runs)
+                               for seed, seed_runs in zip(opened, runs)))
         same_samples = len({seed.run.fingerprint for seed in opened}) == 1
         differences, split = compare(variants, scores, same_samples), "Test"
     print(format_table(tables, kind))
     if kind == "fraction":
-        print("\n" + format_table([average_by_share(variants, own) for own in tables], "average"))
+        averages = [average_by_share(variants, table) for table in tables]
+        print(f"\n{format_table(averages, 'average')}")
     if differences:
         reference = REFERENCES.get(kind, f"'{variants[0].reference}'")
         print(f"\nAverage minus that of {reference}; the standard error is over the test samples, "

@@ -1,4 +1,4 @@
-"""Where the fusion blocks look: how much at the prompts, and at which patches.
+"""What the fusion blocks attend to: how much to the prompts, and to which patches.
 
 python -m ptm_mini.lab.attention runs/toy-1         prints the prompts' shares, draws attention.png
 
@@ -7,7 +7,6 @@ heads and their queries.
 """
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -19,9 +18,8 @@ from ptm_mini.config import DAMAGES, Situation
 from ptm_mini.errors import InputError, run as run_command
 from ptm_mini.evaluation import BATCH_SIZE
 from ptm_mini.lab.hooks import record
-from ptm_mini.lab.token_cache import add_run_arguments
 from ptm_mini.method.damage import Sample
-from ptm_mini.report import OpenRun, Table, format_table, open_runs, write
+from ptm_mini.report import OpenRun, Table, add_run_arguments, format_table, open_runs, write
 from ptm_mini.training import pick_device
 
 SAMPLES = 4                                        # in the picture
@@ -33,69 +31,63 @@ class AttentionMap(NamedTuple):
     patches: Tensor         # [B, rows, columns] of the other modality, as it is drawn
 
 
+Maps = dict[str, AttentionMap]           # by the modality, "audio" or "image", whose queries attend
+MappedSample = tuple[str, dict[Situation, tuple[Sample, Maps]]]      # class; a batch of one sample
+
+
 @torch.no_grad()
-def map_attention(run: OpenRun, batch: Sample) -> dict[str, AttentionMap]:
-    """Map the attention of a batch: {"audio" or "image", whose queries attend: AttentionMap}."""
+def map_attention(run: OpenRun, batch: Sample) -> Maps:
+    """Map the attention of a batch; model.fusion can leave a modality out."""
     config, model = run.run.config, run.models.methods["prompt"]
-    bands = config.audio.mels // config.model.audio_patch
-    side = config.image.size // config.model.image_patch
+    patch, side = config.model.audio_patch, config.image.size // config.model.image_patch
+    grids = {"audio": (side, side),
+             "image": (config.audio.mels // patch, config.audio.frames // patch)}
     batch = batch.to(run.split.data.device)
     with record(model.backbone.fusion) as recorded:
         model.answer_each(batch.audio, batch.image, batch.situation)
     maps = {}
-    for modality, rows in (("audio", side), ("image", bands)):
+    for modality, (rows, columns) in grids.items():
         blocks = [probabilities for name, probabilities in recorded.items()
                   if name.endswith(f"update_{modality}.attention.probabilities")]
-        if blocks:                                 # model.fusion can leave a direction out
+        if blocks:
             keys = torch.stack(blocks).mean(dim=(0, 2, 3)).cpu()               # [B, P+N_c]
-            N = side * side if modality == "audio" else bands * (
-                config.audio.frames // config.model.audio_patch)
-            prompts, patches = keys.split([keys.shape[1] - N, N], dim=1)
-            patches = patches.unflatten(1, (rows, -1))
-            # A spectrogram's first row of patches is its lowest band, which is drawn last.
-            maps[modality] = AttentionMap(prompts,
-                                          patches.flip(1) if modality == "image" else patches)
+            P = keys.shape[1] - rows * columns
+            patches = keys[:, P:].unflatten(1, (rows, columns))
+            if modality == "image":
+                patches = patches.flip(1)     # a spectrogram's lowest band is drawn at the bottom
+            maps[modality] = AttentionMap(keys[:, :P], patches)
     return maps
 
 
 def compute_shares(run: OpenRun) -> Table:
     """Average the prompts' share over the test samples, by queries (row) and situation (column).
 
-    The column `even` is the share if all keys counted alike.
+    The column `even` is their share if all keys counted alike.
     """
     table: Table = {}
     for situation in run.split.situations():
         items = [run.split.item(row, situation)
                  for row in run.split.data.indices(run.split.split, situation).tolist()]
-        shares: dict[str, list[Tensor]] = {}
-        for batch in run.split.data.loader(items, BATCH_SIZE):
-            maps = map_attention(run, batch)
-            for modality, (prompts, _) in maps.items():
-                shares.setdefault(f"{modality} queries", []).append(prompts.sum(dim=1))
-        for row, parts in shares.items():
-            table.setdefault(row, {})[situation.label] = float(torch.cat(parts).mean())
-    for modality, (prompts, patches) in maps.items():
+        maps = [map_attention(run, batch)
+                for batch in run.split.data.loader(items, BATCH_SIZE)]
+        for modality in maps[0]:
+            shares = torch.cat([own[modality].prompts.sum(dim=1) for own in maps])
+            table.setdefault(f"{modality} queries", {})[situation.label] = float(shares.mean())
+    for modality, (prompts, patches) in maps[0].items():
         P, N = prompts.shape[1], patches[0].numel()
         table[f"{modality} queries"]["even"] = P / (P + N)
     return table
-
-
-class MappedSample(NamedTuple):
-    """A sample in every situation."""
-    label: str
-    batches: dict[Situation, Sample]                     # of the sample alone
-    maps: dict[Situation, dict[str, AttentionMap]]
 
 
 def collect_samples(run: OpenRun, rows: Sequence[int]) -> list[MappedSample]:
     """Map the attention of samples of the set, each in every situation."""
     samples = []
     for row in rows:
-        batches = {}
+        mapped = {}
         for situation in Situation:
-            batches[situation], = run.split.data.loader([run.split.item(row, situation)], 1)
-        maps = {situation: map_attention(run, batch) for situation, batch in batches.items()}
-        samples.append(MappedSample(run.split.data.rows[row].label, batches, maps))
+            batch, = run.split.data.loader([run.split.item(row, situation)], 1)
+            mapped[situation] = batch, map_attention(run, batch)
+        samples.append((run.split.data.rows[row].label, mapped))
     return samples
 
 
@@ -110,43 +102,39 @@ def cover(picture: Image.Image, strength: Tensor) -> Image.Image:
 
 def draw(samples: Sequence[MappedSample]) -> bytes:
     """Draw a row for each sample: its image and its spectrogram in each situation. PNG"""
-    peak = max(float(one.patches.max()) for sample in samples for maps in sample.maps.values()
-               for one in maps.values())
+    peak = max(float(own.patches.max()) for _, mapped in samples for _, maps in mapped.values()
+               for own in maps.values())
     rows = []
-    for sample in samples:
+    for label, mapped in samples:
         cells = {}
-        for situation, maps in sample.maps.items():
-            batch = sample.batches[situation]
+        for situation, (batch, maps) in mapped.items():
             read = {"audio": plots.draw_image(batch.image[0]),
                     "image": plots.draw_audio(batch.audio[0])}
-            pictures = [cover(read[modality], (one.patches[0] / peak).sqrt())
-                        for modality, one in maps.items()]
-            lines = [(f"{modality}'s queries: prompts {float(one.prompts.sum()):.0%}", plots.INK)
-                     for modality, one in maps.items()]
-            cells[situation.label] = plots.Cell(pictures, lines)
-        rows.append((sample.label, cells))
-    return plots.grid(rows, "Where the fusion blocks look, each sample with the prompts of its "
-                            "situation\nThe audio's queries look at the image, the image's queries "
-                            "at the spectrogram. Orange: a patch's share of the attention, strongest"
-                            f" at {peak:.0%}.")
+            cells[situation.label] = plots.Cell(
+                [cover(read[name], (own.patches[0] / peak).sqrt()) for name, own in maps.items()],
+                [(f"{name}'s queries: prompts {float(own.prompts.sum()):.0%}", plots.INK)
+                 for name, own in maps.items()])
+        rows.append((label, cells))
+    return plots.grid(rows, "The fusion blocks' attention, each sample with the prompts of its "
+                            "situation. The audio's queries read the image, the image's the "
+                            "spectrogram.\nOrange: a patch's share, by its square root; the "
+                            f"strongest is {peak:.0%}.")
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="run folder, or the folder of several seeds")
-    parser.add_argument("--damage", choices=DAMAGES, help="severity; default: the run's own")
     add_run_arguments(parser)
+    parser.add_argument("--damage", choices=DAMAGES, help="severity; default: the run's own")
     args = parser.parse_args(argv)
     runs = open_runs(args.run, args.data, args.damage, methods=["prompt"], features=args.features,
                      workers=args.workers, device=pick_device(args.device))
     for run in runs:
         if not run.run.config.model.fusion_blocks:
-            raise InputError(f"{run.run.folder}: has no fusion block, where attention is looked "
-                             f"at; expected a run whose model.fusion is not none")
-    print("Share of the fusion blocks' attention at the prompts, mean over heads, queries and test "
-          "samples;\neven: if all keys counted alike\n\n"
-          f"{format_table([compute_shares(run) for run in runs])}\n")
+            raise InputError(f"{run.run.folder}: has no fusion block; expected a run with one: "
+                             f"model.fusion other than none, model.fusion_depth 1 or more")
+    print("Share of the fusion blocks' attention at the prompts; even: if all keys counted alike"
+          f"\n\n{format_table([compute_shares(run) for run in runs])}\n")
     for run in runs:
         complete = run.split.data.indices(run.split.split, Situation.COMPLETE)
         places = torch.linspace(0, len(complete) - 1, min(SAMPLES, len(complete))).round().long()

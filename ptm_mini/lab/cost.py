@@ -16,7 +16,6 @@ Answers: ms for a batch of each size in which all situations are mixed.
 """
 import argparse
 import json
-import math
 import statistics
 import time
 from collections.abc import Callable
@@ -148,7 +147,7 @@ def time_in_turns(calls: dict[str, Callable[[], object]], repeats: int,
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             seconds[row].append(time.perf_counter() - start)
-    return {row: 1000 * statistics.median(own[1:]) for row, own in seconds.items()}
+    return {row: 1000 * statistics.median(turns[1:]) for row, turns in seconds.items()}
 
 
 def measure_training(config: Config, backbone: Backbone, audio: Tensor, image: Tensor,
@@ -162,19 +161,18 @@ def measure_training(config: Config, backbone: Backbone, audio: Tensor, image: T
     ms = time_in_turns({**steps, CACHED: encode}, repeats, audio.device)
     training, shares, caching = {}, {}, {}
     for row, step in steps.items():
-        own = {"parameters": sum(p.numel() for p in step.parameters),
-               "Gop": on_meta[row].count_operations() / 1e9, "ms": ms[row],
-               "step MB": step.measure_memory() / 1e6}
-        training[row] = own
-        share = {column: own[column] / training[FULL][column] for column in own}
+        costs = {"parameters": sum(p.numel() for p in step.parameters),
+                 "Gop": on_meta[row].count_operations() / 1e9, "ms": ms[row],
+                 "step MB": step.measure_memory() / 1e6}
+        training[row] = costs
+        share = {column: costs[column] / training[FULL][column] for column in costs}
         shares[row] = {"operations": share["Gop"], "equal": share["ms"],
                        "paper": share["ms"] * (1 if row == FULL else PAPER_SHARE),
                        "memory": share["step MB"]}
         if row.endswith(CACHED):
             saved = ms[row.removesuffix(CACHED)] - ms[row]
             size = sum(tokens[0].numel() for tokens in step.inputs) * HALF_PRECISION
-            caching[row] = {"kB a sample": size / 1e3, "ms to make": ms[CACHED], "ms saved": saved,
-                            "epochs to pay": ms[CACHED] / saved if saved > 0 else math.inf}
+            caching[row] = {"kB a sample": size / 1e3, "ms to make": ms[CACHED], "ms saved": saved}
     return {"training": training, "shares": shares, "caching": caching}
 
 

@@ -1,11 +1,13 @@
-"""Named intermediates of a forward pass, by hooks: the model's code does not know of them.
+"""Named intermediates: record what a model computes on its way to the logits, by forward hooks.
 
-    with record(backbone) as found:
+    with record(backbone) as recorded:
         backbone(audio, image)
-    found["fusion.0.update_audio.attention.probabilities"]          # [B, heads, N_a, P + N_v]
+    recorded["fusion.0.update_audio.attention.probabilities"]          # [B, heads, N_a, P+N_v]
 """
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -13,42 +15,60 @@ from ptm_mini.method.backbone import Attention, Backbone, Block, CrossUpdate, En
 
 
 @contextmanager
-def record(backbone: Backbone) -> Iterator[dict[str, Tensor]]:
-    """Yield a dict that receives {module and name: tensor} of every pass until the block ends."""
-    found: dict[str, Tensor] = {}
-    hooks = []
+def record(model: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """Yield a dict that gets {path of a module in `model` and name: tensor} of every forward pass.
 
-    def keep_output(module: nn.Module, name: str) -> None:
-        hooks.append(module.register_forward_hook(
-            lambda module, inputs, output: found.__setitem__(name, output)))
+    .patches, .tokens              [B, N, D]  of an encoder: without and with positions and modality
+    .attended, .out                [B, N, D]  of a block: after its attention, after its MLP
+    .attention.probabilities       [B, heads, N, P+N_c]
+    features, logits               [B, D], [B, K]  of the backbone
+    """
+    recorded: dict[str, Tensor] = {}
+    handles = []
 
-    def keep_input(module: nn.Module, name: str) -> None:
-        hooks.append(module.register_forward_pre_hook(
-            lambda module, inputs: found.__setitem__(name, inputs[0])))
+    def keep(name: str, module: nn.Module, compute: Callable[..., Tensor]) -> None:
+        """Record compute(output, *inputs) whenever the module has run."""
+        def hook(_: nn.Module, inputs: tuple, keywords: dict[str, Any], output: Tensor) -> None:
+            recorded[name.lstrip(".")] = compute(output, *inputs, **keywords)
+        handles.append(module.register_forward_hook(hook, with_kwargs=True))
 
-    def keep_probabilities(module: nn.Module, name: str) -> None:
-        def hook(module: Attention, inputs: tuple, keywords: dict, output: Tensor) -> None:
-            query, key, _ = module.project(*inputs, **keywords)
-            found[name] = (query @ key.mT / query.shape[-1] ** 0.5).softmax(dim=-1)
-        hooks.append(module.register_forward_hook(hook, with_kwargs=True))
-
-    for path, module in backbone.named_modules():
+    for path, module in model.named_modules():
         if isinstance(module, Encoder):
-            hooks.append(module.patches.register_forward_hook(
-                lambda module, inputs, output, name=f"{path}.patches":
-                found.__setitem__(name, output.flatten(2).transpose(1, 2))))
-            keep_input(module.blocks[0], f"{path}.tokens")
-            keep_output(module, f"{path}.out")
+            keep(f"{path}.patches", module.patches, take_patches)
+            keep(f"{path}.tokens", module.patches, partial(compute_tokens, module))
         if isinstance(module, (Block, CrossUpdate)):
-            keep_input(module.norm2 if isinstance(module, Block) else module.norm_mlp,
-                       f"{path}.attended")
-            keep_output(module, f"{path}.out")
+            norm = module.norm2 if isinstance(module, Block) else module.norm_mlp
+            keep(f"{path}.attended", norm, lambda _, tokens: tokens)
+        if isinstance(module, (Encoder, Block, CrossUpdate)):
+            keep(f"{path}.out", module, take_output)
         if isinstance(module, Attention):
-            keep_probabilities(module, f"{path}.probabilities")
-    keep_input(backbone.head, "features")
-    keep_output(backbone.head, "logits")
+            keep(f"{path}.probabilities", module, partial(compute_probabilities, module))
+        if isinstance(module, Backbone):      # tuned heads are others than its own
+            keep(f"{path}.features", module.norm, lambda tokens, _: tokens.mean(dim=1))
+            keep(f"{path}.logits", module, take_output)
     try:
-        yield found
+        yield recorded
     finally:
-        for hook in hooks:
-            hook.remove()
+        for handle in handles:
+            handle.remove()
+
+
+def take_output(output: Tensor, *_: Tensor, **__: Tensor) -> Tensor:
+    return output
+
+
+def take_patches(output: Tensor, *_: Tensor) -> Tensor:
+    """[B, D, rows, columns] -> [B, N, D], row-major"""
+    return output.flatten(2).transpose(1, 2)
+
+
+def compute_tokens(encoder: Encoder, output: Tensor, *_: Tensor) -> Tensor:
+    """Compute what enters an encoder's first block from the output of its convolution."""
+    return take_patches(output) + encoder.positions + encoder.modality
+
+
+def compute_probabilities(attention: Attention, _: Tensor, *inputs: Tensor,
+                          **keywords: Tensor) -> Tensor:
+    """Compute an attention's softmax, which the fused kernel in its forward does not return."""
+    query, key, _ = attention.project(*inputs, **keywords)
+    return (query @ key.mT / query.shape[-1] ** 0.5).softmax(dim=-1)

@@ -40,7 +40,7 @@ def lines(rows: Sequence[dict[str, Panel]], title: str, x_label: str, logarithmi
         for p, (name, panel) in enumerate(row.items()):
             left, top = LEFT + p * step, TOP + r * (HEIGHT + BELOW)
             middle = left + WIDTH / 2
-            draw.text((middle, top - 8), name, INK, font(14), anchor="mb")
+            draw.text((middle, top - 12), name, INK, font(14), anchor="ms")
             draw.text((middle, top + HEIGHT + 26), x_label, INK, font(13), anchor="ma")
             draw_panel(draw, left, top, panel, places, name in fitted, colours)
     return as_png(picture)

@@ -1,89 +1,157 @@
-"""The backbone against torch's own attention, and what it starts as."""
+"""The backbone against torch's own modules and plain formulas, and what it starts as."""
+import math
+
 import pytest
 import torch
-from conftest import CLASSES, make_backbone
-from torch import nn
+from helpers import CLASSES, CONFIG, shake
+from torch import Tensor, nn
 
-from ptm_mini.config import PRESETS
-from ptm_mini.method.backbone import Backbone, initialise, sincos_positions
-from ptm_mini.method.layers import Attention, Block
-from ptm_mini.settings import with_settings
+from ptm_mini.config import FUSION_KINDS, PRESETS, Config, override
+from ptm_mini.method.backbone import (Attention, Backbone, Block, FusionBlock, initialise,
+                                      sincos_positions)
+
+Inputs = tuple[Tensor, Tensor, Tensor]
 
 
-def test_attention_equals_torch():
+def fresh_backbone(config: Config, seed: int = 0) -> Backbone:
+    backbone = Backbone(config, len(CLASSES))
+    initialise(backbone, torch.Generator().manual_seed(seed))
+    return backbone
+
+
+def test_attention_equals_torchs() -> None:
     ours, theirs = Attention(16, 4), nn.MultiheadAttention(16, 4, batch_first=True)
     theirs.load_state_dict({"in_proj_weight": ours.qkv.weight, "in_proj_bias": ours.qkv.bias,
                             "out_proj.weight": ours.proj.weight, "out_proj.bias": ours.proj.bias})
-    tokens, context = torch.randn(3, 7, 16), torch.randn(3, 11, 16)
+    nn.init.normal_(ours.qkv.bias)
+    theirs.in_proj_bias.data.copy_(ours.qkv.bias)
+    tokens, context, prompts = (torch.randn(3, n, 16) for n in (7, 11, 2))
     for other in (tokens, context):
         expected = theirs(tokens, other, other, need_weights=False)[0]
         assert torch.allclose(ours(tokens, other), expected, atol=1e-6)
+        joined = torch.cat([prompts, other], dim=1)
+        expected = theirs(tokens, joined, joined, need_weights=False)[0]
+        assert torch.allclose(ours(tokens, other, prompts), expected, atol=1e-6)
     assert torch.allclose(ours(tokens), ours(tokens, tokens), atol=1e-6)
+    assert torch.allclose(ours(tokens, None, prompts), ours(tokens, tokens, prompts), atol=1e-6)
 
 
-def test_block_equals_torch():
+def test_attention_mixes_the_tokens_of_a_sample_and_no_two_samples() -> None:
+    attention = Attention(16, 4)
+    tokens, context = torch.randn(3, 7, 16), torch.randn(3, 11, 16)
+    together = attention(tokens, context)
+    for i in range(3):
+        alone = attention(tokens[i:i + 1], context[i:i + 1])
+        assert torch.allclose(together[i], alone[0], atol=1e-6)
+    order = torch.randperm(11)
+    assert torch.allclose(attention(tokens, context[:, order]), together, atol=1e-6)
+
+
+def test_a_block_equals_torchs() -> None:
     ours = Block(16, 4)
-    theirs = nn.TransformerEncoderLayer(16, 4, 64, dropout=0.0, activation="gelu", batch_first=True, norm_first=True).train()
-    names = {"self_attn.in_proj_": "attention.qkv.", "self_attn.out_proj.": "attention.proj.", "linear1.": "mlp.fc1.",
-             "linear2.": "mlp.fc2.", "norm1.": "norm1.", "norm2.": "norm2."}
-    state = ours.state_dict()
-    theirs.load_state_dict({their + kind: state[our + kind] for their, our in names.items() for kind in ("weight", "bias")})
+    theirs = nn.TransformerEncoderLayer(16, 4, 64, dropout=0.0, activation="gelu",
+                                        batch_first=True, norm_first=True)
+    names = {"self_attn.in_proj_": "attention.qkv.", "self_attn.out_proj.": "attention.proj.",
+             "linear1.": "mlp.fc1.", "linear2.": "mlp.fc2.", "norm1.": "norm1.", "norm2.": "norm2."}
+    theirs.load_state_dict({their + kind: ours.state_dict()[our + kind]
+                            for their, our in names.items() for kind in ("weight", "bias")})
     tokens = torch.randn(3, 7, 16)
     assert torch.allclose(ours(tokens), theirs(tokens), atol=1e-6)
 
 
-def test_positions_equal_the_formula():
+@pytest.mark.parametrize("fusion", ["cross", "audio_to_image", "image_to_audio"])
+def test_fusion_reads_the_streams_as_they_enter(fusion: str) -> None:
+    block = FusionBlock(override(CONFIG, f"model.fusion={fusion}").model)
+    audio, image = torch.randn(3, 7, 16), torch.randn(3, 11, 16)
+    audio_prompts, image_prompts = torch.randn(3, 2, 16), torch.randn(3, 2, 16)
+    fused_audio, fused_image = block(audio, image, audio_prompts, image_prompts)
+    if fusion == "audio_to_image":
+        assert block.update_audio is None and fused_audio is audio
+    else:
+        assert torch.equal(fused_audio, block.update_audio(audio, image, image_prompts))
+    if fusion == "image_to_audio":
+        assert block.update_image is None and fused_image is image
+    else:
+        assert torch.equal(fused_image, block.update_image(image, audio, audio_prompts))
+
+
+def test_positions_equal_the_formula() -> None:
     table = sincos_positions(3, 5, 8)
     assert table.shape == (15, 8)
-    q, row, column = 2, 2, 4
-    expected = [f(c * 10000 ** (-i / q)) for c in (row, column) for f in (torch.sin, torch.cos)
-                for i in range(q) for c in [torch.tensor(float(c))]]
-    assert torch.allclose(table[row * 5 + column], torch.stack(expected), atol=1e-6)
+    for row in range(3):
+        for column in range(5):
+            expected = [function(c / 10000 ** (i / 2)) for c in (row, column)
+                        for function in (math.sin, math.cos) for i in range(2)]
+            assert table[5 * row + column].tolist() == pytest.approx(expected, abs=1e-6)
 
 
-def test_audio_tokens_run_mel_major_then_time(small):
-    backbone = make_backbone(small, torch.Generator().manual_seed(0))
-    audio = torch.zeros(1, small.audio.frames, small.audio.mels)
-    audio[0, 16:, :16] = 1                                                        # late and low
-    tokens = backbone.audio_encoder.patches(audio.transpose(1, 2)[:, None]).flatten(2)[0].T
-    silent = backbone.audio_encoder.patches(torch.zeros(1, 1, 16, 16)).flatten()
-    assert [not torch.allclose(token, silent) for token in tokens] == [False, True, False, False]
+def test_audio_tokens_run_along_time_within_a_band(backbone: Backbone) -> None:
+    patches, audio = [], torch.zeros(1, CONFIG.audio.frames, CONFIG.audio.mels)
+    backbone.audio_encoder.patches.register_forward_hook(lambda *x: patches.append(x[-1]))
+    image = torch.zeros(1, 3, CONFIG.image.size, CONFIG.image.size)
+    backbone(audio, image)
+    audio[0, 16:, :16] = 1                                                       # late and low
+    backbone(audio, image)
+    changed = (patches[0] != patches[1]).flatten(2)[0].any(dim=0)
+    assert changed.tolist() == [False, True, False, False]
 
 
 @pytest.mark.parametrize("name, tokens", [("tiny", (16, 16)), ("base", (512, 196))])
-def test_presets_have_the_stated_tokens(name, tokens):
-    with torch.device("meta"):
-        backbone = Backbone(PRESETS[name], CLASSES)
-    assert (backbone.audio_encoder.positions.shape[1], backbone.image_encoder.positions.shape[1]) == tokens
+def test_presets_have_the_stated_tokens(name: str, tokens: tuple[int, int]) -> None:
+    config = override(PRESETS[name], "model.depth=0", "prompts.input_depth=0",
+                      "model.joint_depth=0", "model.fusion=none")     # so many, whatever the blocks
+    backbone = Backbone(config, 10)
+    encoders = backbone.audio_encoder, backbone.image_encoder
+    assert tuple(encoder.positions.shape[1] for encoder in encoders) == tokens
 
 
-def test_fusion_starts_as_nothing_and_keeps_its_residual(small, inputs):
+@pytest.mark.parametrize("fusion", FUSION_KINDS)
+def test_fusion_starts_as_the_identity(inputs: Inputs, fusion: str) -> None:
     audio, image, _ = inputs
-    fused = Backbone(small, CLASSES)
-    initialise(fused, torch.Generator().manual_seed(0))
-    plain = Backbone(with_settings(small, {"model.fusion": "none"}), CLASSES)
-    kept = {name: value for name, value in fused.state_dict().items() if not name.startswith("fusion.")}
-    plain.load_state_dict(kept)
+    fused = fresh_backbone(override(CONFIG, f"model.fusion={fusion}", "model.fusion_depth=2"))
+    plain = Backbone(override(CONFIG, "model.fusion=none"), len(CLASSES))
+    plain.load_state_dict({name: weight for name, weight in fused.state_dict().items()
+                           if not name.startswith("fusion.")})
     assert torch.equal(plain(audio, image), fused(audio, image))
+    assert len(fused.fusion) == (0 if fusion == "none" else 2)
 
 
-def test_initialisation_is_seeded_alone(small):
-    def weights(seed):
-        backbone = Backbone(small, CLASSES)
-        initialise(backbone, torch.Generator().manual_seed(seed))
-        return backbone.state_dict()
+def test_fusion_can_leave_the_identity(inputs: Inputs) -> None:
+    """What starts at 0 gets gradients, so it needn't stay there."""
+    audio, image, _ = inputs
+    backbone = fresh_backbone(CONFIG)
+    backbone(audio, image).square().sum().backward()
+    for update in (backbone.fusion[0].update_audio, backbone.fusion[0].update_image):
+        assert update.attention.proj.weight.grad.any() and update.mlp.fc2.weight.grad.any()
 
+
+def test_initialisation_is_uniform_and_its_seed_decides_all() -> None:
     torch.manual_seed(1)
-    first = weights(0)
+    first = fresh_backbone(CONFIG).state_dict()
     torch.manual_seed(2)
-    assert all(torch.equal(a, b) for a, b in zip(first.values(), weights(0).values()))
-    assert not torch.equal(first["head.1.weight"], weights(1)["head.1.weight"])
+    again, other = fresh_backbone(CONFIG).state_dict(), fresh_backbone(CONFIG, 1).state_dict()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["head.1.weight"], other["head.1.weight"])
+    weight, bound = first["image_encoder.patches.weight"], math.sqrt(6 / (3 * 8 * 8 + 16))
+    assert 0.99 * bound < weight.abs().max() <= bound
+    assert weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.1)
+    assert not any(first[name].any() for name in first if name.endswith("qkv.bias"))
 
 
-def test_wrong_shapes_are_named(small, inputs):
-    backbone = make_backbone(small, torch.Generator().manual_seed(0))
+def test_gradients_equal_differences() -> None:
+    """Of the logits by every weight, in double."""
+    config = override(CONFIG, "audio.mels=16", "audio.seconds=0.175", "image.size=8",
+                      "prompts.input_depth=1", "model.depth=1")
+    generator = torch.Generator().manual_seed(0)
+    backbone = shake(fresh_backbone(config), generator).double()
+    audio, image = torch.randn(2, 16, 16).double(), torch.randn(2, 3, 8, 8).double()
+    weights = tuple(backbone.parameters())
+    assert torch.autograd.gradcheck(lambda *_: backbone(audio, image), weights, fast_mode=True)
+
+
+def test_wrong_shapes_are_named(backbone: Backbone, inputs: Inputs) -> None:
     audio, image, _ = inputs
     with pytest.raises(ValueError, match=r"audio \[5, 31, 32\].*expected"):
         backbone(audio[:, :-1], image)
-    with pytest.raises(ValueError, match="expected"):
-        backbone(audio.transpose(1, 2)[:, :, :16], image)
+    with pytest.raises(ValueError, match=r"image \[5, 3, 15, 16\].*expected"):
+        backbone(audio, image[:, :, 1:])

@@ -1,151 +1,189 @@
-"""Damage: along the right axes, seeded by sample, and of the strengths that DESIGN section 3 names."""
+"""Damage: along the right axes, of the set strength, seeded by sample and by nothing else."""
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
-from ptm_mini.config import DAMAGES, Situation
-from ptm_mini.data.prepared import stack
-from ptm_mini.method.damage import (AUDIO_KINDS, IMAGE_KINDS, Sample, apply_damage, damage_sample, draw_damage, seeded_generator,
+from ptm_mini.config import DAMAGES, DamageConfig, Situation, Strengths
+from ptm_mini.method.damage import (KINDS, Sample, damage_sample, draw_damage, seeded_generator,
                                     weights_generator)
 
 STRONG, PAPER = DAMAGES["strong"], DAMAGES["paper"]
 
 
-def hit(x, kind, strength, seed=0):
-    """x, damaged by one kind of a strength"""
-    drawn = (AUDIO_KINDS | IMAGE_KINDS)[kind].draw(strength, x.shape, np.random.default_rng(seed))
-    return apply_damage(x, kind, drawn)
+def apply_kind(x: Tensor, kind: str, strength: float, seed: int = 0) -> Tensor:
+    drawn = KINDS[kind].draw(strength, tuple(x.shape), np.random.default_rng(seed))
+    return KINDS[kind].apply(x, drawn)
 
 
-def make_samples(n, missing=0):
-    random = torch.Generator().manual_seed(1)
-    return [Sample(torch.randn(96, 64, generator=random), torch.randn(3, 32, 32, generator=random), torch.tensor(missing),
-                   torch.tensor(0), f"sample {i}") for i in range(n)]
+def make_samples(n: int, missing: Situation = Situation.COMPLETE) -> list[Sample]:
+    generator = torch.Generator().manual_seed(1)
+    return [Sample(torch.randn(96, 64, generator=generator),
+                   torch.randn(3, 32, 32, generator=generator),
+                   torch.tensor(missing), torch.tensor(0), f"sample {i}") for i in range(n)]
 
 
-def damaged(sample, situation, damage=STRONG, seed=0, epoch=1):
-    return damage_sample(sample, situation, damage, seed, epoch)
+def damage(sample: Sample, situation: Situation, config: DamageConfig = STRONG, seed: int = 0,
+           epoch: int = 1) -> Sample:
+    return damage_sample(sample, situation, config, seed, epoch)
 
 
-def test_shift_and_mask_run_along_time_not_along_mel_bins():
-    ramp = torch.arange(96.0)[:, None] + 1 + torch.zeros(96, 64)                  # a frame's value tells its time
-    for seed in range(20):
-        for kind, share in (("audio_shift", 0.5), ("audio_mask", 0.25)):
-            out = hit(ramp, kind, share, seed)
-            assert out.eq(out[:, :1]).all()                                       # every mel bin of a frame alike
-        assert out.eq(0).any(dim=1).sum() <= 24
-        moved = int(hit(ramp, "audio_shift", 0.5, seed).argmin(dim=0)[0])
-        assert min(moved, 96 - moved) <= 48
+def equal(one: Sample, other: Sample) -> bool:
+    return torch.equal(one.audio, other.audio) and torch.equal(one.image, other.image)
 
 
-def test_image_noise_is_neither_blank_nor_unbounded():
-    out = hit(torch.zeros(3, 32, 32), "image_gaussian", 5.0)
-    assert out.abs().max() == 3 and 0.3 < (out.abs() < 3).float().mean() < 0.6 and out.std() > 2
+def random_image(side: int) -> Tensor:
+    return torch.randn(3, side, side, generator=torch.Generator().manual_seed(0))
 
 
-def test_blur_is_a_box_mean_and_scales_with_the_side():
-    image = torch.randn(3, 224, 224, generator=torch.Generator().manual_seed(0))
-    assert hit(image, "image_blur", 0.23)[0, 100, 100] == pytest.approx(image[0, 75:126, 75:126].mean().item(), abs=1e-5)   # 51
-    assert hit(image, "image_blur", 0.03)[0, 100, 100] == pytest.approx(image[0, 97:104, 97:104].mean().item(), abs=1e-5)   # 7
-    assert hit(torch.ones(3, 32, 32), "image_blur", 0.23).allclose(torch.ones(3, 32, 32))                                   # edges
+def test_shift_and_mask_run_along_time_not_along_mel_bins() -> None:
+    ramp = torch.arange(96.0)[:, None] + 1 + torch.zeros(96, 64)          # values tell the time
+    shifts, masks = set(), set()
+    for seed in range(300):
+        shifted = apply_kind(ramp, "audio_shift", 0.5, seed)
+        masked = apply_kind(ramp, "audio_mask", 0.25, seed)
+        assert shifted.eq(shifted[:, :1]).all() and masked.eq(masked[:, :1]).all()
+        shift = int(shifted[:, 0].argmin())
+        assert torch.equal(shifted, ramp.roll(shift, dims=0))
+        shifts.add(shift)
+        zero = masked[:, 0].eq(0)
+        assert torch.equal(masked[~zero], ramp[~zero]) and zero.diff().sum() <= 2    # one stretch
+        masks.add(int(zero.sum()))
+    assert len(shifts) > 80 and max(masks) == 24 and len(masks) == 25
 
 
-@pytest.mark.parametrize("side, share", [(224, 0.23), (224, 0.03), (32, 0.23), (32, 0.03), (16, 1.0), (16, 0.0)])
-def test_blur_equals_pooling_over_what_is_there(side, share):
-    image = torch.randn(3, side, side, generator=torch.Generator().manual_seed(0))
-    kernel = 2 * round((share * side - 1) / 2) + 1
-    expected = F.avg_pool2d(image, kernel, stride=1, padding=kernel // 2, count_include_pad=False)
-    assert (hit(image, "image_blur", share) - expected).abs().max() < 1e-6
+def test_audio_noise_has_its_strength() -> None:
+    audio = torch.full((960, 64), 7.0)
+    noise = apply_kind(audio, "audio_gaussian", 2.2) - audio
+    assert noise.std().item() == pytest.approx(2.2, rel=0.02) and abs(noise.mean()) < 0.05
+    assert noise.dtype == torch.float32
 
 
-@pytest.mark.parametrize("side, share, left", [(224, 0.05, 11), (32, 0.05, 2), (32, 0.30, 10)])
-def test_pixelate_leaves_the_share_of_the_side(side, share, left):
-    image = torch.randn(3, side, side, generator=torch.Generator().manual_seed(0))
-    assert len(hit(image, "image_pixelate", share)[0].unique()) == left ** 2
+def test_image_noise_is_neither_blank_nor_unbounded() -> None:
+    noisy = apply_kind(torch.zeros(3, 32, 32), "image_gaussian", 5.0)
+    assert noisy.abs().max() == 3 and noisy.std() > 2
+    assert 0.3 < (noisy.abs() < 3).float().mean() < 0.6
 
 
-@pytest.mark.parametrize("side", [32, 33, 224])
-def test_pixelate_shows_every_cell_where_it_lies(side):
-    """Of whole numbers alone: pixel y shows cell floor(y cells / side), for every number of cells."""
-    image = torch.arange(float(side)).expand(3, side, side)                       # a pixel's value tells its column
+@pytest.mark.parametrize("side, share, kernel", [
+    (224, 0.23, 51), (224, 0.03, 7), (32, 0.23, 7), (32, 0.03, 1), (16, 1.0, 17), (16, 0.0, 1)])
+def test_blur_is_a_box_mean_over_the_part_inside(side: int, share: float, kernel: int) -> None:
+    image = random_image(side)
+    expected = F.avg_pool2d(image, kernel, 1, kernel // 2, count_include_pad=False)
+    assert (apply_kind(image, "image_blur", share) - expected).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("side, share, left", [(224, 0.05, 11), (32, 0.05, 2), (32, 0.30, 10),
+                                               (32, 0.0, 1)])
+def test_pixelate_leaves_the_share_of_the_side(side: int, share: float, left: int) -> None:
+    assert len(apply_kind(random_image(side), "image_pixelate", share)[0].unique()) == left ** 2
+
+
+@pytest.mark.parametrize("side", [32, 33])
+def test_pixelate_shows_every_cell_in_its_place(side: int) -> None:
+    image = torch.arange(float(side)).expand(3, side, side)           # a pixel's value: its column
     for cells in range(1, side + 1):
-        shown = apply_damage(image, "image_pixelate", cells)[0, 0].tolist()
-        for y in (0, side // 3, side - 1):
-            i = y * cells // side
-            first, last = i * side // cells, -(-(i + 1) * side // cells) - 1
-            assert shown[y] == pytest.approx((first + last) / 2, abs=1e-4)
+        columns = KINDS["image_pixelate"].apply(image, cells)[0, 0].tolist()
+        rows = KINDS["image_pixelate"].apply(image.mT, cells)[0, :, 0].tolist()
+        cell = [y * cells // side for y in range(side)]
+        expected = [(i * side // cells - (-(i + 1) * side // cells) - 1) / 2 for i in cell]
+        assert columns == rows == pytest.approx(expected, abs=1e-4)
 
 
-def test_drawing_and_applying_are_apart():
-    """What is drawn, told to apply_damage alone, gives what damage_sample gives."""
+def test_draws_applied_alone_give_the_damaged_sample() -> None:
     for sample in make_samples(24):
-        drawn, whole = draw_damage(sample, Situation.NOISY_BOTH, STRONG, 3, 2), damaged(sample, Situation.NOISY_BOTH, seed=3, epoch=2)
+        before = sample._replace(audio=sample.audio.clone(), image=sample.image.clone())
+        whole = damage(sample, Situation.NOISY_BOTH, seed=3, epoch=2)
+        drawn = draw_damage(sample, Situation.NOISY_BOTH, STRONG, 3, 2)
         assert list(drawn) == ["audio", "image"]
-        for modality, (kind, what) in drawn.items():
-            assert torch.equal(apply_damage(getattr(sample, modality), kind, what), getattr(whole, modality))
+        for modality, (kind, draws) in drawn.items():
+            applied = KINDS[kind].apply(getattr(sample, modality), draws)
+            assert torch.equal(applied, getattr(whole, modality))
+        assert equal(sample, before)                                  # damage makes new tensors
 
 
-def test_each_situation_damages_its_own_modality_alone():
+def test_each_situation_damages_its_own_modality_alone() -> None:
     samples = make_samples(32)
     for situation in Situation:
-        after = [damaged(sample, situation) for sample in samples]
-        assert all(one.situation == situation for one in after)
+        damaged = [damage(sample, situation) for sample in samples]
+        assert all(sample.situation == situation for sample in damaged)
         for part, bit in (("audio", Situation.NOISY_AUDIO), ("image", Situation.NOISY_IMAGE)):
-            changed = sum(not torch.equal(getattr(one, part), getattr(before, part)) for one, before in zip(after, samples))
-            assert changed > 24 if situation & bit else changed == 0           # a shift or a mask can be drawn as none
-    assert [situation.label for situation in Situation] == ["complete", "noisy_audio", "noisy_image", "noisy_both"]
+            changed = sum(not torch.equal(getattr(one, part), getattr(before, part))
+                          for one, before in zip(damaged, samples))
+            # of 32 some may be shifted or masked by no frame
+            assert changed > 24 if situation & bit else changed == 0
 
 
-def test_a_batch_is_its_samples_in_order():
-    samples = make_samples(5)
-    batch = stack(iter(samples), 5)
-    assert batch.audio.shape == (5, 96, 64) and batch.situation.dtype == torch.long
-    for i, sample in enumerate(samples):
-        assert torch.equal(batch.audio[i], sample.audio) and torch.equal(batch.image[i], sample.image)
-        assert batch.id[i] == sample.id
+def test_damage_depends_on_seed_epoch_and_id_and_on_nothing_else() -> None:
+    samples = make_samples(4)
+    first = [damage(sample, Situation.NOISY_BOTH) for sample in samples]
+    torch.manual_seed(1)
+    np.random.seed(1)
+    again = [damage(sample, Situation.NOISY_BOTH) for sample in reversed(samples)][::-1]
+    assert all(map(equal, first, again))                              # neither order nor neighbours
+    sample = samples[0]
+    for other in (damage(sample._replace(id="another"), Situation.NOISY_BOTH),
+                  damage(sample, Situation.NOISY_BOTH, epoch=2),
+                  damage(sample, Situation.NOISY_BOTH, seed=1)):
+        assert not torch.equal(first[0].audio, other.audio)
 
 
-def test_seed_epoch_and_id_each_change_the_damage():
+def test_every_kind_is_drawn_as_often_and_missing_never_in_both() -> None:
     sample = make_samples(1)[0]
-    first = damaged(sample, Situation.NOISY_BOTH).audio
-    assert torch.equal(first, damaged(sample, Situation.NOISY_BOTH).audio)
-    assert not torch.equal(first, damaged(sample._replace(id="another"), Situation.NOISY_BOTH).audio)
-    assert not torch.equal(first, damaged(sample, Situation.NOISY_BOTH, epoch=2).audio)
-    assert not torch.equal(first, damaged(sample, Situation.NOISY_BOTH, seed=1).audio)
+    for situation, most in ((Situation.NOISY_AUDIO, 4), (Situation.NOISY_IMAGE, 4),
+                            (Situation.NOISY_BOTH, 3)):
+        for modality in ("audio", "image"):
+            counts = Counter(drawn[modality][0] for epoch in range(400) if modality in
+                             (drawn := draw_damage(sample, situation, STRONG, 0, epoch)))
+            if counts:
+                assert len(counts) == most and min(counts.values()) > 0.7 * 400 / most
+                assert ("missing" in counts) == (situation != Situation.NOISY_BOTH)
 
 
-def test_missing_is_drawn_alone_and_never_in_both():
-    samples = make_samples(200)
-    blank = {situation: sum(damaged(sample, situation).audio.eq(0).all().item() for sample in samples) / 200
-             for situation in (Situation.NOISY_AUDIO, Situation.NOISY_BOTH)}
-    assert 0.15 < blank[Situation.NOISY_AUDIO] < 0.35 and blank[Situation.NOISY_BOTH] == 0
+def test_only_the_named_kinds_are_drawn() -> None:
+    for kind in KINDS:
+        situation = (Situation.NOISY_IMAGE if kind.startswith("image") else Situation.NOISY_AUDIO)
+        for sample in make_samples(5):
+            (drawn, _), = draw_damage(sample, situation, STRONG, 0, 0, [kind]).values()
+            assert drawn == kind
 
 
-def test_a_missing_modality_stays_missing_and_adds_to_the_situation():
-    for sample in make_samples(8, missing=Situation.NOISY_AUDIO):
-        sample.audio.zero_()
-        audio, image, situation, _, _ = damaged(sample, Situation.NOISY_IMAGE)
-        assert audio.eq(0).all() and situation == Situation.NOISY_BOTH and not torch.equal(image, sample.image)
+@pytest.mark.parametrize("missing, situation", [
+    (Situation.NOISY_AUDIO, Situation.NOISY_IMAGE), (Situation.NOISY_IMAGE, Situation.NOISY_AUDIO),
+    (Situation.NOISY_AUDIO, Situation.NOISY_BOTH), (Situation.NOISY_IMAGE, Situation.COMPLETE)])
+def test_a_missing_modality_stays_0_and_adds_to_the_situation(missing: Situation,
+                                                              situation: Situation) -> None:
+    lost = "audio" if missing == Situation.NOISY_AUDIO else "image"
+    for sample in make_samples(8, missing):
+        getattr(sample, lost).zero_()
+        damaged = damage(sample, situation)
+        assert not getattr(damaged, lost).any() and damaged.situation == missing | situation
 
 
-def test_paper_damage_is_weaker_in_both_only():
-    assert PAPER.alone == STRONG.alone and STRONG.both == STRONG.alone
-    change = {name: sum((damaged(sample, Situation.NOISY_BOTH, damage).image - sample.image).square().mean()
-                        for sample in make_samples(100)) for name, damage in DAMAGES.items()}
-    assert change["paper"] < 0.5 * change["strong"]
+def test_the_papers_damage_is_weaker_in_both_only() -> None:
+    samples = make_samples(100)
+
+    def change(config: DamageConfig, situation: Situation) -> float:
+        return sum((damage(sample, situation, config).image - sample.image).square().mean().item()
+                   for sample in samples)
+
+    assert change(PAPER, Situation.NOISY_BOTH) < 0.5 * change(STRONG, Situation.NOISY_BOTH)
+    assert change(PAPER, Situation.NOISY_IMAGE) == change(STRONG, Situation.NOISY_IMAGE)
 
 
-def test_every_kind_has_a_strength():
-    assert {*AUDIO_KINDS, *IMAGE_KINDS} == set(vars(STRONG.alone))
+def test_every_kind_but_missing_has_a_strength() -> None:
+    assert {*KINDS} == {*vars(Strengths()), "missing"}
 
 
-def test_golden_draws():
-    """For porters: the first numbers that one sample's generator gives."""
-    assert seeded_generator(0, 1, "0_george_0").integers(0, 1000, 4).tolist() == [681, 591, 973, 21]
-
-
-def test_golden_weights():
-    """Weights are seeded by the run's seed, and those of a situation's models apart from the backbone's and each other's."""
-    firsts = [torch.rand(1, generator=weights_generator(1, situation)).item() for situation in (None, *Situation)]
-    assert len(set(firsts)) == 5 and firsts[1] == torch.rand(1, generator=torch.Generator().manual_seed(4)).item()
+def test_golden_draws_and_weights() -> None:
+    """For porters: the first numbers of a sample's generator, and which seed draws weights."""
+    numbers = seeded_generator(0, 1, "0_george_0").integers(0, 1000, 4)
+    assert numbers.tolist() == [681, 591, 973, 21]
+    first = [torch.rand(1, generator=weights_generator(1, situation)).item()
+             for situation in (None, *Situation)]
+    seeds = [torch.rand(1, generator=torch.Generator().manual_seed(seed)).item()
+             for seed in (1, 4, 5, 6, 7)]
+    assert first == seeds

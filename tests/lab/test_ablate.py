@@ -1,0 +1,180 @@
+"""Ablations: what they compare, and that a variant is a run like any other, trained once."""
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import FLAGS, break_off, files_of, read_results, refusal, train
+
+from ptm_mini.checkpoint import load_tensors, read_run
+from ptm_mini.config import PRESETS, Situation, change
+from ptm_mini.lab import ablate
+from ptm_mini.lab.ablate import ABLATIONS, Variant, settings_of, train_variant
+from ptm_mini.report import OpenRun, open_runs
+from ptm_mini.training import METHODS
+
+SHORT = [*FLAGS, *(word for stage in ("backbone", *METHODS)
+                   for word in ("--set", f"train.{stage}.epochs=1"))]
+
+
+@pytest.fixture(scope="module")
+def trained_run(small_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with LoRA, an epoch a stage of every method."""
+    folder = tmp_path_factory.mktemp("ablate") / "run"
+    train("--data", small_set, "--out", folder, "--method", "lora", *SHORT)
+    return folder
+
+
+@pytest.fixture
+def run(trained_run: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(trained_run, tmp_path / "run")
+
+
+def open_run(folder: Path) -> OpenRun:
+    opened, = open_runs(folder, methods=[])
+    return opened
+
+
+def run_ablation(folder: Path, kind: str, *arguments: str) -> dict:
+    """What the command writes."""
+    ablate.main([str(folder), kind, *arguments, "--device", "cpu"])
+    suffix = f"-draws-{arguments[1]}" if arguments else ""
+    assert (folder / f"ablate-{kind}{suffix}.png").exists()
+    return json.loads((folder / f"ablate-{kind}{suffix}.json").read_text())
+
+
+def test_every_row_is_compared_with_a_row_of_the_table() -> None:
+    config = PRESETS["tiny"]
+    for kind, function in ABLATIONS.items():
+        rows = {variant.label: variant for variant in function(config)}
+        for variant in rows.values():
+            changed = change(config, variant.changes)
+            assert set(variant.changes) <= settings_of(variant.method, changed).keys()
+            assert kind == "learning_rate" or rows[variant.reference].reference == variant.reference
+
+
+def test_what_is_varied() -> None:
+    config = change(PRESETS["tiny"], {"prompts.length": 5, "prompts.input_depth": 0,
+                                      "train.lora.learning_rate": 0.0123})
+    assert [variant.x for variant in ablate.length(config)] == [1, 2, 4, 5, 8, 16, 32]
+    assert {variant.reference for variant in ablate.length(config)} == {"P = 5"}
+    assert {variant.reference for variant in ablate.depth(config)} == {"input_depth = 4"}
+    rates = [variant.x for variant in ablate.learning_rate(config) if variant.method == "lora"]
+    assert rates == 2 * [0.004, 0.0123, 0.04]
+    budget = {variant.label: variant.reference for variant in ablate.budget(PRESETS["tiny"])}
+    assert budget["lora, rank = 3, head"] == "prompt, length = 20, head"
+    few = {variant.label: variant.changes for variant in ablate.fraction(config)}
+    assert few["adapter, 10%"]["train.adapter.learning_rate"] == 3e-3
+    assert few["adapter, 30%"] == {"train.fraction": 0.3, "train.full_length": True}
+    assert few["adapter, 30%, 5 epochs"] == {"train.fraction": 0.3, "train.adapter.epochs": 5}
+
+
+def test_seeds_are_compared_and_variants_reused(seeds_folder: Path, tmp_path: Path,
+                                                capsys: pytest.CaptureFixture) -> None:
+    folder = shutil.copytree(seeds_folder, tmp_path / "seeds")
+    first = run_ablation(folder, "depth")
+    printed, trained = capsys.readouterr().out, files_of(folder, "variants/*/*")
+    assert len(first["rows"]) == 2 and len(first["differences"]["input_depth = 1"]["by_seed"]) == 2
+    rows = first["rows"][0]
+    assert list(rows) == ["backbone", "input_depth = 1", "input_depth = 2"]
+    expected = read_results(folder / "seed-0")
+    assert rows["backbone"]["complete"] == expected["accuracy"]["backbone"]["complete"]
+    assert rows["backbone"]["parameters"] == expected["detail"]["backbone"]["parameters"]
+    assert rows["backbone"]["s/epoch"] > 0 and rows["input_depth = 1"]["parameters"] > 0
+    assert "| input_depth = 1 |" in printed and "minus that of 'input_depth = 2'" in printed
+    again = run_ablation(folder, "depth", "--draws", "2")
+    assert files_of(folder, "variants/*/*") == trained
+    assert again["rows"][0]["input_depth = 1"]["complete"] == rows["input_depth = 1"]["complete"]
+
+
+def test_a_variant_is_a_run_like_any_other(run: Path, small_set: Path, tmp_path: Path) -> None:
+    """It has the weights that train.py gives; what equals the run itself is the run."""
+    opened = open_run(run)
+    assert train_variant(opened, Variant("own", "lora", {"lora.rank": 4})) is opened.run
+    assert not (run / "variants").exists()
+    other = train_variant(opened, Variant("other", "lora", {"lora.rank": 2}))
+    assert other.folder == run / "variants" / "lora,lora.rank=2"
+    train("--data", small_set, "--out", tmp_path / "same", "--method", "lora", *SHORT,
+          "--set", "lora.rank=2")
+    for situation in Situation:
+        weights, expected = (load_tensors(folder / f"lora-{situation.label}.pt")["weights"]
+                             for folder in (other.folder, tmp_path / "same"))
+        assert weights.keys() == expected.keys()
+        assert all(torch.equal(weights[name], expected[name]) for name in weights)
+    assert read_run(other.folder).path("backbone").samefile(run / "backbone.pt")
+    assert other.config.train.together.epochs == 0
+
+
+def test_a_variant_that_was_broken_off_resumes(run: Path, tmp_path: Path,
+                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = shutil.copytree(run, tmp_path / "whole")
+    variant = Variant("two epochs", "lora", {"train.lora.epochs": 2})
+    train_variant(open_run(whole), variant)
+    break_off(monkeypatch, epochs=3)
+    with pytest.raises(KeyboardInterrupt):
+        train_variant(open_run(run), variant)
+    train_variant(open_run(run), variant)
+    assert files_of(whole, "variants/*/*.pt") == files_of(run, "variants/*/*.pt")
+
+
+def test_a_variant_of_other_settings_is_refused_by_name(run: Path) -> None:
+    variant = Variant("few", "adapter", {"train.fraction": 0.5})
+    folder = train_variant(open_run(run), variant).folder
+    before = files_of(run / "variants")
+    train("--out", run, "--method", "adapter", "--set", "adapter.bottleneck=3")
+    says = refusal(train_variant, open_run(run), variant)
+    assert says == (f"{folder}: was trained with adapter.bottleneck=4; expected 3, as the run has "
+                    f"it now: remove that folder")
+    lora = Variant("few", "lora", {"train.fraction": 0.5})
+    train_variant(open_run(run), lora)
+    assert files_of(run / "variants", "adapter*/*").items() <= before.items()
+
+
+def test_fractions(run: Path, monkeypatch: pytest.MonkeyPatch,
+                   capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setattr(ablate, "LEARNERS", ["prompt", "lora"])
+    monkeypatch.setattr(ablate, "SHARES", (0.1, 1.0))
+    monkeypatch.setattr(ablate, "RATES_FOR_FEW", {"lora": 0.007})
+    rows, = run_ablation(run, "fraction")["rows"]
+    assert list(rows) == ["backbone", "prompt, 10%", "prompt, 100%", "prompt, 30%, 5 epochs",
+                          "lora, 10%", "lora, 100%", "lora, 30%, 5 epochs"]
+    few, paper = "train.fraction=0.1,train.full_length=True", "train.fraction=0.3,train."
+    assert {path.name for path in (run / "variants").iterdir()} == {
+        "prompt", f"prompt,{few}", f"prompt,{paper}prompt.epochs=5",
+        f"lora,{few},train.lora.learning_rate=0.007", f"lora,{paper}lora.epochs=5"}
+    own = read_results(run)["accuracy"]["lora oracle"]
+    assert {column: rows["lora, 100%"][column] for column in own} == own
+    short = capsys.readouterr().out.split("| average  ")[1].split("\n\n")[0].splitlines()
+    assert [line.split("|")[1].strip() for line in short[2:]] == ["backbone", "prompt", "lora"]
+
+
+def test_learning_rates_are_chosen_on_the_validation_split(
+        run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ablate, "LEARNERS", ["lora"])
+    monkeypatch.setattr(ablate, "evaluate", None)              # nobody looks at the test split
+    rows, = run_ablation(run, "learning_rate")["rows"]
+    assert len(rows) == 6
+    lines = [line for line in read_run(run).read_log() if line["stage"].startswith("lora")]
+    assert len(lines) == 4                                     # an epoch for each situation
+    mean = sum(line["accuracy"] for line in lines) / 4
+    assert rows["lora, 100%, 0.003"]["validation"] == pytest.approx(mean)
+
+
+def test_each_kind_of_fusion_has_a_backbone_of_its_own(run: Path) -> None:
+    rows, = run_ablation(run, "fusion")["rows"]
+    assert list(rows) == ["backbone", "cross", "audio_to_image, backbone", "audio_to_image",
+                          "image_to_audio, backbone", "image_to_audio", "none, backbone", "none"]
+    backbone = run / "variants" / "prompt,model.fusion=none" / "backbone.pt"
+    assert rows["none, backbone"]["parameters"] == sum(
+        weight.numel() for weight in load_tensors(backbone)["weights"].values())
+    assert rows["none, backbone"]["parameters"] < rows["backbone"]["parameters"]
+
+
+def test_views(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ablate, "VIEWS", (0, 1))
+    rows, = run_ablation(run, "views")["rows"]
+    assert list(rows) == ["backbone", "head, 0 views", "head, 1 views", "attention, 0 views",
+                          "attention, 1 views"]
+    assert (run / "variants" / "head,views=1").exists() and not list(run.rglob("*.tokens"))
+    assert run_ablation(run, "views")["rows"] == [rows]

@@ -1,0 +1,213 @@
+"""CAV-MAE's checkpoints: the outputs of a plain reading of its formulas, every tensor, and back."""
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import random_backbone, refusal, train
+from plain_cav_mae import OUTPUTS, outputs
+from torch import Tensor
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from ptm_mini import cav_mae
+from ptm_mini.cav_mae import PREFIX, Start
+from ptm_mini.checkpoint import Run
+from ptm_mini.config import PRESETS, Config, override
+from ptm_mini.data.dataset import Normalisation
+from ptm_mini.files import save_tensors
+from ptm_mini.method.backbone import Backbone, initialise
+
+K, D, T, HEADS = 3, 16, 32, 2
+SIZES = ("audio.mels=128", f"audio.seconds={(10 * T + 15) / 1000}", "image.size=32",
+         "model.image_patch=16", f"model.width={D}", f"model.heads={HEADS}", "model.depth=2",
+         "model.joint_depth=2", "model.fusion=none", "prompts.length=2", "prompts.input_depth=2")
+CONFIG = override(PRESETS["tiny"], *SIZES)
+DECODER = ("mask_token", "decoder_modality_v", "decoder_pos_embed_a", "decoder_embed.weight",
+           "decoder_blocks.0.attn.qkv.bias", "decoder_norm.weight", "decoder_pred_a.weight")
+
+
+def official(pretraining: bool = False) -> dict[str, Tensor]:
+    """A state dict as the official code saves it, random in every tensor"""
+    random = torch.Generator().manual_seed(0)
+    tensors = cav_mae.to_official(random_backbone(CONFIG, random), CONFIG, {})
+    tensors = {name: tensor + 0.1 * torch.randn(tensor.shape, generator=random)
+               for name, tensor in tensors.items()}
+    if pretraining:
+        tensors = {name: tensor for name, tensor in tensors.items() if "mlp_head" not in name}
+        tensors |= {PREFIX + name: torch.zeros(D) for name in DECODER}
+    return tensors
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Callable[..., Start]:
+    """read_start of tensors in a file x.pth"""
+    def read_tensors(tensors: dict[str, Tensor], *assignments: str, classes: int = K,
+                     frozen: bool = False) -> Start:
+        torch.save(tensors, tmp_path / "x.pth")
+        config = override(CONFIG, *assignments)
+        return cav_mae.read_start(tmp_path / "x.pth", config, classes, frozen)
+    return read_tensors
+
+
+def load(start: Start, config: Config = CONFIG) -> Backbone:
+    """A backbone, random except for what was read."""
+    backbone = Backbone(config, K)
+    initialise(backbone, torch.Generator().manual_seed(1))
+    backbone.load_state_dict(backbone.state_dict() | start.weights)
+    return backbone
+
+
+def single_modality(backbone: Backbone, norms: dict[str, Tensor], audio: Tensor,
+                    image: Tensor) -> dict[str, Tensor]:
+    """CAV-MAE's other outputs, {official name: tensor}, from our backbone and Start.norms"""
+    found, parts = {}, ("weight", "bias")
+    names = zip(backbone.encode(audio, image), "av", ("audio", "image"), ("audio", "video"))
+    for tokens, letter, ours, theirs in names:
+        alone, shared = tokens, tokens
+        for i, block in enumerate(backbone.joint):
+            own = {f"{norm}.{part}": norms[f"blocks_u.{i}.{norm}_{letter}.{part}"]
+                   for norm in ("norm1", "norm2") for part in parts}
+            alone, shared = functional_call(block, own, alone), block(shared)
+        own = {part: norms[f"norm_{letter}.{part}"] for part in parts}
+        alone, shared = functional_call(backbone.norm, own, alone), backbone.norm(shared)
+        both = (alone.mean(dim=1) + shared.mean(dim=1)) / 2
+        found |= {f"feat_{ours}": alone, f"{theirs}only": backbone.head(alone.mean(dim=1)),
+                  f"missing{theirs}only": backbone.head(both)}
+    return found
+
+
+@pytest.mark.parametrize("fusion", ["none", "cross"])
+@torch.no_grad()
+def test_all_outputs_equal_the_plain_formulas(read: Callable, fusion: str) -> None:
+    """They equal the official ones: see python tests/plain_cav_mae.py"""
+    tensors, random = official(), torch.Generator().manual_seed(2)
+    audio = torch.randn(3, T, 128, generator=random)
+    image = torch.randn(3, 3, 32, 32, generator=random)
+    start = read(tensors, f"model.fusion={fusion}")
+    backbone = load(start, override(CONFIG, f"model.fusion={fusion}"))
+    ours = {"multimodal": backbone(audio, image),
+            **single_modality(backbone, start.norms, audio, image)}
+    plain = outputs({name.removeprefix(PREFIX): tensor for name, tensor in tensors.items()},
+                    audio, image, HEADS)
+    assert set(ours) == set(plain) == set(OUTPUTS)
+    for name in OUTPUTS:
+        assert torch.allclose(ours[name], plain[name], atol=1e-5), name
+
+
+def test_pretraining_gives_all_but_the_head_with_and_without_prefix(read: Callable) -> None:
+    tensors = official(pretraining=True)
+    start = read(tensors)
+    again = read({name.removeprefix(PREFIX): tensor for name, tensor in tensors.items()})
+    names = {name for name in Backbone(CONFIG, K).state_dict() if not name.startswith("head.")}
+    assert start.weights.keys() == names
+    assert all(torch.equal(again.weights[name], start.weights[name]) for name in names)
+    ignored, head = start.remarks
+    assert ignored.startswith("ignored 7 tensors") and "decoder_blocks" in ignored
+    assert head == "it has no head: a fresh one is made"
+    assert len(tensors) == 7 + len(names) + len(start.norms)        # every tensor is counted
+
+
+def test_loaded_parameters_get_their_share_of_the_learning_rate(tmp_path: Path) -> None:
+    torch.save(official(pretraining=True), tmp_path / "x.pth")
+    run = Run(tmp_path, CONFIG, ["a", "b"], Normalisation(0.0, 1.0), tmp_path, "",
+              init=str(tmp_path / "x.pth"))
+    backbone = Backbone(CONFIG, 2)
+    shares = cav_mae.load_start(run, backbone)
+    fresh = backbone.state_dict().keys() - shares.keys()
+    assert set(shares.values()) == {0.1} and fresh == {
+        "head.0.weight", "head.0.bias", "head.1.weight", "head.1.bias"}
+    assert torch.equal(backbone.joint[1].mlp.fc2.bias,
+                       official(pretraining=True)["module.blocks_u.1.mlp.fc2.bias"])
+
+
+def test_a_head_of_other_classes_is_dropped_or_refused(read: Callable) -> None:
+    start, frozen = read(official(), classes=9), ("train.backbone.epochs=0",)
+    assert start.remarks == ["its head has 3 classes, the set 9: a fresh one is made"]
+    assert not any(name.startswith("head.") for name in start.weights)
+    assert read(official(), *frozen, frozen=True).remarks == []
+    said = refusal(read, official(), *frozen, classes=9, frozen=True)
+    assert said.startswith("--freeze-backbone: ") and "its head has 3 classes, the set 9" in said
+
+
+@pytest.mark.parametrize("name, tensor, says", [
+    ("blocks_v.1.norm2.bias", None, "module.blocks_v.1.norm2.bias is missing"),
+    ("blocks_u.0.norm1_a.weight", None, "module.blocks_u.0.norm1_a.weight is missing"),
+    ("patch_embed_v.proj.weight", None, "module.patch_embed_v.proj.weight is missing"),
+    ("blocks_a.0.extra", torch.zeros(D), "blocks_a.0.extra has the shape [16]; expected no such"),
+    ("pos_embed_v", torch.zeros(1, 5, D), "pos_embed_v has the shape [1, 5, 16]"),
+    ("norm.weight", torch.zeros(1, D), "norm.weight has the shape [1, 16]; expected [16]"),
+    ("epoch", 25, "'epoch' in it is no tensor")])
+def test_a_tensor_that_does_not_fit_is_named(read: Callable, name: str, tensor: Tensor | None,
+                                             says: str) -> None:
+    tensors = official() | {PREFIX + name: tensor}
+    if tensor is None:
+        del tensors[PREFIX + name]
+    assert says in refusal(read, tensors)
+
+
+@pytest.mark.parametrize("setting, says", [
+    ("model.width=32", "than model.width=32; expected --set model.width=16"),
+    ("model.depth=3", "--set model.depth=2"), ("model.joint_depth=1", "--set model.joint_depth=2"),
+    ("train.backbone.epochs=0", "setting model.fusion=cross: with train.backbone.epochs=0")])
+def test_settings_that_do_not_fit_are_named(read: Callable, setting: str, says: str) -> None:
+    assert says in refusal(read, official(), setting, "model.fusion=cross")
+
+
+def test_the_official_models_have_the_size_of_base() -> None:
+    """164.500 million numbers without a decoder and a head, as the official training code counts"""
+    with torch.device("meta"):
+        config = override(PRESETS["base"], "model.fusion=none")
+        tensors = cav_mae.to_official(Backbone(config, K), config, {})
+    assert round(sum(tensor.numel() for name, tensor in tensors.items()
+                     if "mlp_head" not in name) / 1e6, 3) == 164.500
+    tensors = {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items()}
+    said = refusal(cav_mae.check_sizes, Path("x.pth"), tensors, PRESETS["tiny"])
+    assert said.endswith("expected --preset base")
+
+
+def test_positions_are_resized_as_images_in_the_order_of_tokens(read: Callable) -> None:
+    random = torch.Generator().manual_seed(0)
+    tensors = official() | {"module.pos_embed_a": torch.randn(1, 32, D, generator=random),
+                            "module.pos_embed_v": torch.randn(1, 9, D, generator=random)}
+    start = read(tensors)
+    assert start.remarks == ["pos_embed_a: positions of 8 x 4 patches resized to 8 x 2, bicubic",
+                             "pos_embed_v: positions of 3 x 3 patches resized to 2 x 2, bicubic"]
+    positions, found = tensors["module.pos_embed_a"], start.weights["audio_encoder.positions"]
+    for channel in range(D):
+        plane = torch.stack([positions[0, row * 4:row * 4 + 4, channel] for row in range(8)])
+        plane = F.interpolate(plane[None, None], (8, 2), mode="bicubic")[0, 0]
+        assert torch.allclose(found[0, :, channel], plane.flatten(), atol=1e-6)
+
+
+def test_there_and_back_gives_every_tensor(read: Callable) -> None:
+    tensors = official()
+    start = read(tensors)
+    back = cav_mae.to_official(load(start), CONFIG, start.norms)
+    assert back.keys() == tensors.keys()
+    assert all(torch.equal(back[name], tensors[name]) for name in tensors)
+
+
+def test_a_backbone_that_never_was_cav_mae_gets_whole_there(read: Callable) -> None:
+    backbone = random_backbone(CONFIG, torch.Generator().manual_seed(3))
+    back = cav_mae.to_official(backbone, CONFIG, {})
+    assert back.keys() == official().keys()
+    assert torch.equal(back["module.blocks_u.1.norm2_v.bias"], backbone.joint[1].norm2.bias)
+    again = read(back).weights
+    assert all(torch.equal(again[name], p) for name, p in backbone.named_parameters())
+    for setting, says in (("model.fusion=cross", "--set model.fusion=none"),
+                          ("audio.mels=64", "--set audio.mels=128")):
+        config = override(CONFIG, setting)
+        assert says in refusal(cav_mae.to_official, Backbone(config, K), config, {})
+
+
+def test_a_frozen_backbone_is_exported_as_it_came(small_set: Path, tmp_path: Path) -> None:
+    save_tensors(tmp_path / "in.pth", official())
+    flags = [word for size in SIZES for word in ("--set", size)]
+    train("--data", small_set, "--out", tmp_path / "run", "--init", tmp_path / "in.pth",
+          "--freeze-backbone", "--method", "head", "--epochs", 1, *flags)
+    cav_mae.main([str(tmp_path / "run"), str(tmp_path / "out.pth")])
+    found = torch.load(tmp_path / "out.pth", weights_only=True)
+    assert all(torch.equal(found[name], tensor) for name, tensor in official().items())
+    assert "exists already" in refusal(cav_mae.main, [str(tmp_path / "run"),
+                                                      str(tmp_path / "out.pth")])

@@ -1,0 +1,282 @@
+"""Answers by strategy, scores, and paired differences, each against a plain count of its own."""
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+import pytest
+import torch
+from helpers import CONFIG, random_batch, random_models, refusal
+from pytest import MonkeyPatch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ptm_mini import evaluation
+from ptm_mini.config import Situation
+from ptm_mini.data.dataset import PreparedSet, collate
+from ptm_mini.evaluation import (STRATEGIES, Difference, EvalSplit, Models, Score, evaluate,
+                                 paired_differences, score_logits, score_split, window_places)
+from ptm_mini.method.damage import FURTHER_DRAWS, Sample, damage_sample
+from ptm_mini.method.prompts import PromptedBackbone
+from ptm_mini.training import METHODS
+
+NOISY = [Situation.NOISY_AUDIO, Situation.NOISY_IMAGE, Situation.NOISY_BOTH]
+
+
+@pytest.fixture(scope="module")
+def models() -> Models:
+    return random_models(CONFIG)
+
+
+@pytest.fixture(scope="module")
+def lacking(missing_set: Path) -> PreparedSet:
+    """15 test samples of which 3 lack their audio and 3 their image."""
+    return PreparedSet(missing_set, CONFIG)
+
+
+def answers_alone(models: Models, method: str, batch: Sample) -> Tensor:
+    """[S, B, K]: each case's model called by itself."""
+    model = models.methods[method]
+    if method == "prompt":
+        alone = [PromptedBackbone(models.backbone, [own]) for own in model.sets]
+    else:
+        alone = list(model.models)
+    return torch.stack([case(batch.audio, batch.image) for case in alone])
+
+
+@torch.no_grad()
+def test_answers_are_those_of_each_model_called_by_itself(models: Models) -> None:
+    batch = random_batch(CONFIG)
+    rows, sets, picks = models.answer(batch)
+    assert list(rows) == ["backbone", *(f"prompt {strategy}" for strategy in STRATEGIES),
+                          *(f"{method} {strategy}" for method in METHODS
+                            if method not in ("prompt", "full_mixed")
+                            for strategy in ("oracle", "routed")), "full_mixed"]
+    pair = batch.audio, batch.image
+    assert torch.equal(rows["backbone"], models.backbone(*pair))
+    assert torch.equal(rows["full_mixed"], models.methods["full_mixed"](*pair))
+    assert torch.equal(rows["prompt concat"], models.methods["prompt"](*pair))
+    assert torch.equal(sets, answers_alone(models, "prompt", batch))
+    for method in METHODS:
+        if method != "full_mixed":
+            alone = answers_alone(models, method, batch)
+            for i, situation in enumerate(batch.situation):
+                assert torch.equal(rows[f"{method} oracle"][i], alone[situation, i])
+                assert torch.equal(rows[f"{method} routed"][i], alone[picks[i], i])
+    each = models.methods["prompt"].answer_each(*pair, batch.situation)
+    assert torch.allclose(rows["prompt oracle"], each, atol=1e-5)
+
+
+@torch.no_grad()
+def test_the_router_and_the_entropy_select(models: Models) -> None:
+    """A modality that is missing is known; the rest is the router's likeliest situation."""
+    batch = random_batch(CONFIG)
+    rows, sets, picks = models.answer(batch)
+    tokens = models.backbone.encode(batch.audio, batch.image)
+    assert picks[:-2].tolist() == models.router(*tokens).argmax(dim=1)[:-2].tolist()
+    assert picks[-2:].tolist() == [Situation.NOISY_AUDIO, Situation.NOISY_IMAGE]
+    assert len(set(picks.tolist())) > 2
+    for i in range(len(picks)):
+        p = sets[:, i].softmax(dim=1)
+        entropies = [float(-(own * own.log()).sum()) for own in p]
+        surest = entropies.index(min(entropies))
+        assert torch.equal(rows["prompt lowest_entropy"][i], sets[surest, i])
+
+
+@torch.no_grad()
+def test_the_oracle_alone_answers_only_what_is_needed(models: Models) -> None:
+    batch = random_batch(CONFIG)
+    everything = models.answer(batch).rows
+    rows, sets, _ = models.answer(batch, ["oracle"])
+    assert {name.split()[-1] for name in rows} == {"backbone", "oracle", "full_mixed"}
+    assert all(torch.equal(logits, everything[name]) for name, logits in rows.items())
+    noisy = batch._replace(situation=torch.full_like(batch.situation, Situation.NOISY_BOTH))
+    rows, sets, _ = models.answer(noisy, ["oracle"])
+    assert sets is None
+    assert torch.equal(rows["lora oracle"], answers_alone(models, "lora", batch)[3])
+
+
+def test_evaluation_equals_a_plain_count(lacking: PreparedSet) -> None:
+    """Of samples damaged one by one, as in epoch 0; each counts where nothing else is missing."""
+    models = random_models(CONFIG, ["prompt", "full_mixed"])
+    results = evaluate(models, EvalSplit((lacking,), "test"))
+    assert list(results.scores) == list(Situation)
+    for situation, count in zip(Situation, (9, 12, 12, 15)):
+        samples = []
+        for row, line in enumerate(lacking.rows):
+            impossible = (not line.audio and not situation & Situation.NOISY_AUDIO
+                          or not line.image and not situation & Situation.NOISY_IMAGE)
+            if line.split == "test" and not impossible:
+                samples.append(damage_sample(lacking.sample(row), situation, CONFIG.damage,
+                                             CONFIG.train.seed, epoch=0))
+        batch = collate(samples)
+        rows, sets, picks = models.answer(batch)
+        assert results.scores[situation].keys() == rows.keys() and len(samples) == count
+        for name, score in results.scores[situation].items():
+            correct = (rows[name].argmax(dim=1) == batch.label).double()
+            assert score.correct[~score.correct.isnan()].tolist() == correct.tolist()
+            assert score.accuracy == pytest.approx(fmean(correct.tolist()))
+            assert score.loss == pytest.approx(float(F.cross_entropy(rows[name], batch.label)))
+            assert score.samples == count
+        for case in Situation:
+            right = (sets[case].argmax(dim=1) == batch.label).sum()
+            assert results.sets[case][situation] == pytest.approx(float(right) / count)
+            picked = picks.tolist().count(case)
+            assert results.router[situation][case] == pytest.approx(picked / count)
+        oracle = results.scores[situation]["prompt oracle"].accuracy
+        assert results.sets[situation][situation] == oracle
+
+
+def test_samples_count_by_what_they_have(lacking: PreparedSet, data: PreparedSet) -> None:
+    """As they are, without damage; a set that lacks nothing has no such table."""
+    models = random_models(CONFIG, ["full_mixed"])
+    available = evaluate(models, EvalSplit((lacking,), "test")).available
+    assert {name: rows["full_mixed"].samples for name, rows in available.items()} == {
+        "both": 9, "audio only": 3, "image only": 3}
+    for name, bit in (("audio only", Situation.NOISY_IMAGE), ("image only", Situation.NOISY_AUDIO)):
+        rows = [row for row in lacking.indices("test").tolist() if lacking.missing[row] == bit]
+        batch = collate([lacking.sample(row) for row in rows])
+        right = models.answer(batch).rows["full_mixed"].argmax(dim=1) == batch.label
+        assert available[name]["full_mixed"].accuracy == pytest.approx(right.double().mean().item())
+    assert evaluate(models, EvalSplit((data,), "test")).available == {}
+
+
+def test_a_situation_that_no_sample_can_be_in_is_left_out(lacking: PreparedSet) -> None:
+    def situations(*missing: int) -> list[Situation]:
+        lacking.missing = torch.tensor(missing)[torch.arange(len(lacking.rows)) % len(missing)]
+        return EvalSplit((lacking,), "test").situations()
+
+    before = lacking.missing
+    assert situations(0) == situations(0, 2) == list(Situation)
+    assert situations(2) == [Situation.NOISY_IMAGE, Situation.NOISY_BOTH]
+    assert situations(1, 2) == NOISY
+    assert "split 'test': every sample lacks a modality that complete needs" in refusal(
+        lacking.indices, "test", Situation.COMPLETE)
+    results = evaluate(random_models(CONFIG, ["prompt"]), EvalSplit((lacking,), "test"))
+    assert list(results.scores) == NOISY and list(results.available) == ["audio only", "image only"]
+    lacking.missing = before
+
+
+def test_scores_by_hand() -> None:
+    """Class 0: precision 1/2, recall 1; class 1: precision 1, recall 1/2; class 2 is not there."""
+    logits = torch.tensor([[2.0, 0, 0], [2, 0, 0], [0, 2, 0]])
+    score = score_logits(logits, torch.tensor([0, 1, 1]), torch.tensor([4, 1, 2]), count=5)
+    assert score.accuracy == pytest.approx(2 / 3) and score.macro_f1 == pytest.approx(2 / 3)
+    log_sum = np.log(np.exp(2) + 2)
+    assert score.loss == pytest.approx(log_sum - 4 / 3, abs=1e-6) and score.samples == 3
+    assert score.correct.nan_to_num(-1).tolist() == [-1, 0, 1, -1, 1]
+
+
+def by_noise(batch: Sample) -> dict[str, Tensor]:
+    """Answer by the inputs' own numbers: the damage that was drawn decides."""
+    sums = batch.audio.flatten(1)[:, :40].sum(dim=1) + batch.image.flatten(1)[:, :9].sum(dim=1)
+    return {"row": torch.stack([torch.zeros(len(sums)), sums, sums.cos()], dim=1)}
+
+
+@pytest.mark.parametrize("situation", NOISY)
+def test_figures_over_draws_are_the_mean_of_those_of_each(data: PreparedSet, situation: Situation,
+                                                          monkeypatch: MonkeyPatch) -> None:
+    """Answered one by one here, in batches of 4 there: of 15 samples the last is not full."""
+    monkeypatch.setattr(evaluation, "BATCH_SIZE", 4)
+    draws, rows = 3, data.indices("test").tolist()
+    correct, losses = torch.zeros(draws, len(rows), dtype=torch.double), []
+    for draw in range(draws):
+        for i, row in enumerate(rows):
+            epoch = FURTHER_DRAWS + draw if draw else 0
+            sample = damage_sample(data.sample(row), situation, CONFIG.damage, 0, epoch)
+            logits = by_noise(collate([sample]))["row"]
+            correct[draw, i] = logits.argmax() == sample.label
+            losses.append(float(F.cross_entropy(logits, sample.label[None])))
+    score = score_split(by_noise, EvalSplit((data,), "test", draws=draws), situation)["row"]
+    assert score.correct[rows].tolist() == correct.mean(dim=0).tolist() and score.samples == 15
+    assert score.accuracy == pytest.approx(correct.mean().item())
+    assert score.loss == pytest.approx(fmean(losses), rel=1e-5)
+    once = score_split(by_noise, EvalSplit((data,), "test"), situation)["row"]
+    assert once.correct[rows].tolist() == correct[0].tolist()
+
+
+def test_windows_are_averaged_as_probabilities(small_set: Path, data: PreparedSet) -> None:
+    """The same draw damages every window; their answers' probabilities are averaged."""
+    last = PreparedSet(small_set, CONFIG, data.normalisation, place=1.0)
+    rows, situation = data.indices("test").tolist(), Situation.NOISY_IMAGE
+    split, expected = EvalSplit((data, last), "test"), []
+    for row in rows:
+        windows = [damage_sample(own.sample(row), situation, CONFIG.damage, 0, 0)
+                   for own in (data, last)]
+        assert torch.equal(windows[0].image, windows[1].image)
+        assert not torch.equal(windows[0].audio, windows[1].audio)
+        p = [by_noise(collate([window]))["row"].softmax(dim=1) for window in windows]
+        expected.append(float(-torch.log((p[0] + p[1]) / 2)[0, windows[0].label]))
+    score = score_split(by_noise, split, situation)["row"]
+    assert score.loss == pytest.approx(fmean(expected), rel=1e-4)
+    assert score.loss != score_split(by_noise, EvalSplit((data,), "test"), situation)["row"].loss
+    assert window_places(1) == [0] and window_places(3) == [0, 0.5, 1]
+    assert "windows=0: expected 1 or more" in refusal(window_places, 0)
+
+
+ROWS = 300                # of the set; the first 100 are not of the test split
+REFERENCE = "prompt oracle"
+
+
+def made_scores(seed: int, shares: tuple[float, ...]) -> dict[Situation, dict[str, Score]]:
+    """Scores of two rows whose answers agree in part; shares: of samples in each situation."""
+    generator = np.random.default_rng(seed)
+    hard, scores = generator.random(ROWS), {}             # of a sample, for both rows
+    for situation, share in zip(Situation, shares):
+        left_out = (generator.random(ROWS) >= share) | (np.arange(ROWS) < 100)
+        scores[situation] = {
+            row: made_score(np.where(left_out, np.nan,
+                                     hard + 0.5 * generator.random(ROWS) < 0.7 + better))
+            for row, better in (("backbone", 0.0), (REFERENCE, 0.1 * (1 + situation)))}
+    return scores
+
+
+def made_score(correct: np.ndarray) -> Score:
+    """A Score whose correct answers alone matter."""
+    return Score(np.nanmean(correct), 0.0, 0.0, int((~np.isnan(correct)).sum()),
+                 torch.from_numpy(correct))
+
+
+def sample_differences(scores: dict[Situation, dict[str, Score]]) -> np.ndarray:
+    """[S, test samples], NaN where a sample can't be in a situation"""
+    return np.stack([(own["backbone"].correct - own[REFERENCE].correct).numpy()[100:]
+                     for own in scores.values()])
+
+
+@pytest.mark.parametrize("shares", [(1, 1, 1, 1), (0.5, 0.5, 1, 1), (0.15, 0.95, 0.95, 1)])
+def test_the_error_is_that_of_drawing_other_samples(shares: tuple[float, ...]) -> None:
+    """A bootstrap over samples with all their answers, of which some lack a modality."""
+    scores = made_scores(1, shares)
+    d = sample_differences(scores)
+    counts = np.random.default_rng(2).multinomial(200, np.full(200, 1 / 200), size=4000)
+    means = (counts @ np.nan_to_num(d).T) / (counts @ ~np.isnan(d).T)              # [4000, S]
+    found = paired_differences([scores], REFERENCE)["backbone"]
+    assert found.by_seed == [pytest.approx(np.nanmean(d, axis=1).mean())]
+    assert found.standard_error == pytest.approx(means.mean(axis=1).std(), rel=0.05)
+
+
+def test_differences_by_hand() -> None:
+    """Two situations, three samples, of which the third lacks what the first situation needs.
+
+    d = [1, 0, -], [1, 0, -1]: the means are 1/2 and 0, so D = 1/4;
+    c = ((1/2) / 2 + 1 / 3) / 2, ((-1/2) / 2 + 0) / 2, (0 - 1 / 3) / 2 = 7/24, -3/24, -4/24
+    """
+    nan = np.nan
+    scores = {Situation.COMPLETE: {"row": made_score(np.array([1.0, 1, nan])),
+                                   REFERENCE: made_score(np.array([0.0, 1, nan]))},
+              Situation.NOISY_IMAGE: {"row": made_score(np.array([1.0, 0, 0])),
+                                      REFERENCE: made_score(np.array([0.0, 0, 1]))}}
+    found = paired_differences([scores], REFERENCE)["row"]
+    assert found.by_seed == [pytest.approx(1 / 4)]
+    squares = (7 ** 2 + 3 ** 2 + 4 ** 2) / 24 ** 2
+    assert found.standard_error == pytest.approx((3 / 2 * squares) ** 0.5)
+
+
+def test_seeds_are_averaged_sample_by_sample() -> None:
+    first, second = made_scores(3, (1, 1, 1, 1)), made_scores(4, (1, 1, 1, 1))
+    alone = [paired_differences([scores], REFERENCE)["backbone"] for scores in (first, second)]
+    both = paired_differences([first, second], REFERENCE)["backbone"]
+    assert both.by_seed == [one.by_seed[0] for one in alone]
+    d = (sample_differences(first) + sample_differences(second)).mean(axis=0) / 2
+    assert both.standard_error == pytest.approx(d.std(ddof=1) / np.sqrt(200))
+    other = paired_differences([first, second], REFERENCE, same_samples=False)["backbone"]
+    assert other == Difference(both.by_seed, None)

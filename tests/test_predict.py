@@ -1,0 +1,214 @@
+"""Answers for own files and arrays, alone, in batches, and from a CSV file."""
+import csv
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from helpers import CLASSES, CONFIG, evaluate_run, failure, files_of, refusal
+from PIL import Image
+from pytest import CaptureFixture, LogCaptureFixture, MonkeyPatch
+
+import ptm_mini
+from ptm_mini import predict
+from ptm_mini.config import Situation
+from ptm_mini.data.dataset import PreparedSet, collate
+from ptm_mini.predict import Answer, Predictor, explain
+
+
+@pytest.fixture(scope="module")
+def model(run_folder: Path) -> Predictor:
+    return ptm_mini.load(str(run_folder))
+
+
+@pytest.fixture
+def pair(small_set: Path) -> tuple[Path, Path]:
+    return small_set / "test-drum-1.wav", small_set / "test-drum-1.png"
+
+
+def in_class_order(answer: Answer) -> list[float]:
+    return [answer.probabilities[name] for name in CLASSES]
+
+
+@torch.no_grad()
+def test_a_split_is_answered_as_in_its_evaluation(model: Predictor, data: PreparedSet,
+                                                  monkeypatch: MonkeyPatch) -> None:
+    """By the routed prompts, and in batches of whatever size."""
+    monkeypatch.setattr(predict, "BATCH_SIZE", 4)
+    rows = data.indices("test").tolist()
+    batch = collate([data.sample(row) for row in rows])
+    expected = model.models.answer(batch)
+    pairs = [(data.root / data.rows[row].audio, data.root / data.rows[row].image) for row in rows]
+    answers = list(model.predict_many(pairs))
+    found = torch.tensor([in_class_order(answer) for answer in answers])
+    assert torch.allclose(found, expected.rows["prompt routed"].softmax(dim=1), atol=1e-5)
+    assert [answer.situation for answer in answers] == expected.picks.tolist()
+
+
+def test_a_pair_alone_is_answered_as_among_others(model: Predictor, small_set: Path,
+                                                  pair: tuple[Path, Path]) -> None:
+    others = [(small_set / f"val-bell-{n}.wav", None) for n in range(3)]
+    alone, among = model.predict(*pair), list(model.predict_many([*others, pair]))[3]
+    assert in_class_order(alone) == pytest.approx(in_class_order(among), abs=1e-6)
+    assert alone.situation == among.situation == max(alone.router, key=alone.router.get)
+    assert sum(alone.router.values()) == pytest.approx(1)
+    assert sum(alone.probabilities.values()) == pytest.approx(1)
+    assert list(alone.probabilities.values()) == sorted(alone.probabilities.values(), reverse=True)
+    assert alone.label == max(alone.probabilities, key=alone.probabilities.get)
+
+
+def test_arrays_are_answered_as_their_files(model: Predictor, pair: tuple[Path, Path],
+                                            tmp_path: Path) -> None:
+    wave, rate = soundfile.read(pair[0])
+    pixels, expected = np.asarray(Image.open(pair[1])), model.predict(*pair)
+    for sound in ((wave, rate), (wave.astype(np.float32)[:, None], np.int64(rate)), str(pair[0])):
+        for image in (Image.open(pair[1]), pixels, str(pair[1])):
+            assert model.predict(audio=sound, image=image) == expected
+    stereo = 0.1 * np.random.default_rng(0).standard_normal((6000, 2))
+    soundfile.write(tmp_path / "stereo.wav", stereo, 8000, subtype="DOUBLE")
+    assert model.predict(audio=(stereo[::-1][::-1], 8000)) == model.predict(
+        audio=tmp_path / "stereo.wav")
+
+
+def test_a_side_left_out_is_a_missing_modality(model: Predictor, pair: tuple[Path, Path]) -> None:
+    audio, image = pair
+    only_audio, only_image = model.predict(audio=audio), model.predict(image=image)
+    assert only_audio.situation == Situation.NOISY_IMAGE and only_audio.router is None
+    assert only_image.situation == Situation.NOISY_AUDIO and only_image.router is None
+    assert explain(only_audio) == "prompts: noisy_image, since no image is given"
+    assert explain(only_image) == "prompts: noisy_audio, since no audio is given"
+    prepared = model.prepare(None, image)
+    assert not prepared.audio.any() and prepared.missing == Situation.NOISY_AUDIO
+    with torch.no_grad():
+        prompts = model.models.methods["prompt"]
+        logits = prompts.answer(prepared.audio, prepared.image[None], Situation.NOISY_AUDIO)
+    assert in_class_order(only_image) == pytest.approx(logits.softmax(dim=1)[0].tolist(), abs=1e-6)
+
+
+@pytest.mark.parametrize("arguments, message", [
+    ({}, "neither audio nor image is given; expected at least one"),
+    ({"audio": "gone.wav"}, "gone.wav: no such file; expected a WAV, FLAC or OGG file"),
+    ({"image": "gone.png"}, "gone.png: no such file; expected an image"),
+    ({"audio": (np.zeros(9000, "int16"), 16000)}, "audio: int16 [9000]; expected a path, or float"),
+    ({"audio": (np.zeros((1, 2, 9000)), 16000)}, "audio: float64 [1, 2, 9000]; expected"),
+    ({"audio": (np.zeros(100), 16000)}, "audio: 100 samples at 16000 Hz; expected 25 ms"),
+    ({"audio": (np.zeros(9000), 0)}, "audio: its header says 0 Hz; expected 1000 to"),
+    ({"audio": (np.full(9000, np.nan), 16000)}, "audio: holds NaN, infinity or"),
+    ({"image": Image.new("RGB", (1, 9))}, "expected a whole PNG, JPEG or similar of at least 2x2")])
+def test_what_can_not_be_read_is_refused(model: Predictor, arguments: dict, message: str) -> None:
+    assert message in refusal(model.predict, **arguments)
+
+
+def test_several_windows_are_averaged(run_folder: Path, pair: tuple[Path, Path]) -> None:
+    """Each at its place in the sound: at its beginning, in its middle, at its end."""
+    length, rate = CONFIG.audio.samples, CONFIG.audio.sample_rate
+    wave = 0.1 * np.random.default_rng(0).standard_normal(3 * length)
+    model = ptm_mini.load(run_folder, windows=3)
+    answer, alone = model.predict((wave, rate), pair[1]), ptm_mini.load(run_folder)
+    prepared = model.prepare((wave, rate), pair[1])
+    assert torch.equal(prepared.audio[0], alone.prepare((wave, rate), pair[1]).audio[0])
+    each = [alone.answer([prepared._replace(audio=window[None])])[0] for window in prepared.audio]
+    assert not torch.equal(prepared.audio[1], prepared.audio[2])
+    mean = np.mean([in_class_order(one) for one in each], axis=0)
+    assert in_class_order(answer) == pytest.approx(mean.tolist(), abs=1e-5)
+    assert answer.situation == each[0].situation
+    assert "windows=0: expected 1 or more" in refusal(ptm_mini.load, run_folder, windows=0)
+
+
+def test_one_pair_on_the_command_line(run_folder: Path, model: Predictor, pair: tuple[Path, Path],
+                                      capsys: CaptureFixture) -> None:
+    before, expected = files_of(run_folder), model.predict(*pair)
+    evaluate_run(run_folder, "--audio", pair[0], "--image", pair[1])
+    *classes, why = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in classes] == [
+        [name, f"{p:.3f}"] for name, p in expected.probabilities.items()]
+    assert why == explain(expected)
+    assert why.startswith(f"prompts: {expected.situation.label}, picked by the router (complete 0.")
+    assert files_of(run_folder) == before
+
+
+def test_json_and_a_picture(run_folder: Path, model: Predictor, pair: tuple[Path, Path],
+                            tmp_path: Path, capsys: CaptureFixture,
+                            monkeypatch: MonkeyPatch) -> None:
+    monkeypatch.setattr(logging.root, "handlers", [])        # --json sends the log elsewhere
+    monkeypatch.setattr(logging.root, "level", logging.WARNING)
+    evaluate_run(run_folder, "--audio", pair[0], "--image", pair[1], "--json", "--picture",
+                 tmp_path / "answer.png")
+    answer, expected = json.loads(capsys.readouterr().out), model.predict(*pair)
+    router = {situation.label: p for situation, p in expected.router.items()}
+    assert answer == {"answer": expected.label, "probabilities": expected.probabilities,
+                      "situation": expected.situation.label, "router": router}
+    assert (tmp_path / "answer.png").read_bytes().startswith(b"\x89PNG")
+    assert f"{tmp_path / 'answer.png'}: exists already" in refusal(
+        evaluate_run, run_folder, "--audio", pair[0], "--picture", tmp_path / "answer.png")
+    evaluate_run(run_folder, "--audio", pair[0], "--json")
+    assert json.loads(capsys.readouterr().out)["router"] == {}
+
+
+def test_the_set_is_not_needed(run_folder: Path, pair: tuple[Path, Path],
+                               monkeypatch: MonkeyPatch) -> None:
+    monkeypatch.setattr("ptm_mini.data.dataset.read_set", None)          # opening a set would fail
+    evaluate_run(run_folder, "--audio", pair[0])
+
+
+def write_pairs(path: Path, rows: list[list[str]]) -> Path:
+    with open(path, "w", newline="") as file:
+        csv.writer(file).writerows([["name", "audio", "image"], *rows])
+    return path
+
+
+def test_many_pairs_from_a_csv_file(run_folder: Path, model: Predictor, small_set: Path,
+                                    tmp_path: Path, monkeypatch: MonkeyPatch,
+                                    caplog: LogCaptureFixture) -> None:
+    """Paths are relative to the file; a pair that can't be answered says why."""
+    monkeypatch.setattr(predict, "BATCH_SIZE", 3)
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "text.wav").write_text("no sound")
+    (tmp_path / "a.wav").write_bytes((small_set / "test-bell-0.wav").read_bytes())
+    image = str(small_set / "test-bell-0.png")
+    rows = [["both", "a.wav", image], ['quotes ", and comma', "own/../a.wav", ""],
+            ["gone", "gone.wav", image], ["", "", image], ["neither", "", ""],
+            ["text", "own/text.wav", image], ["no image", "a.wav", "own/text.wav"],
+            ["last", "a.wav", image]]
+    pairs, out = write_pairs(tmp_path / "pairs.csv", rows), tmp_path / "answers.csv"
+    with caplog.at_level(logging.INFO):
+        evaluate_run(run_folder, "--pairs", pairs, "--out", out)
+    assert caplog.messages[-1] == f"wrote {out}: 8 pairs, 4 failed"
+    with open(out, newline="") as file:
+        found = list(csv.DictReader(file))
+    assert list(found[0]) == ["name", "audio", "image", "answer", "probability", "situation",
+                              *(f"p_{name}" for name in CLASSES), "error"]
+    assert [[row["name"], row["audio"], row["image"]] for row in found] == rows
+    errors = [row["error"] for row in found]
+    assert [bool(error) for error in errors] == [False, False, True, False, True, True, True, False]
+    assert errors[2].startswith(f"{tmp_path / 'gone.wav'}: no such file")
+    assert str(tmp_path / "own" / "text.wav") in errors[5]
+    for row in found:
+        if row["error"]:
+            assert row["answer"] == row["probability"] == ""
+            continue
+        sides = (tmp_path / row[side] if row[side] else None for side in ("audio", "image"))
+        answer = model.predict(*sides)
+        assert row["answer"] == answer.label and row["situation"] == answer.situation.label
+        shares = {name: float(row[f"p_{name}"]) for name in CLASSES}
+        assert shares == pytest.approx(answer.probabilities, abs=1e-6)
+        assert row["probability"] == row[f"p_{answer.label}"]
+    assert f"{out}: exists already" in refusal(evaluate_run, run_folder, "--pairs", pairs, "--out",
+                                               out)
+    assert "column 'answer' is one that" in refusal(evaluate_run, run_folder, "--pairs", out,
+                                                    "--out", tmp_path / "more.csv")
+    assert not (tmp_path / "more.csv").exists()
+
+
+@pytest.mark.parametrize("arguments, message", [
+    ("--pairs a.csv", "--pairs and --out: one is given; expected both, or neither"),
+    ("--out a.csv", "--pairs and --out: one is given; expected both, or neither"),
+    ("--json", "--json and --picture: nothing to answer; expected --audio or --image"),
+    ("--picture a.png", "--json and --picture: nothing to answer")])
+def test_flags_that_lack_another_are_refused(capsys: CaptureFixture, arguments: str,
+                                             message: str) -> None:
+    line, status = failure(capsys, evaluate_run, "run", *arguments.split())
+    assert message in line and status == 2
