@@ -12,6 +12,7 @@ import argparse
 import itertools
 import logging
 import shlex
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from ptm_mini.data.manifest import read_classes
 from ptm_mini.errors import InputError, run as run_command
 from ptm_mini.files import locked, save_tensors
 from ptm_mini.report import report_runs
-from ptm_mini.training import (METHODS, fit_router, pick_device, private_settings,
+from ptm_mini.training import (METHODS, fit_router, pick_device, private_settings, stages_of,
                                train_backbone, train_cases, train_together)
 
 logger = logging.getLogger("train")
@@ -115,8 +116,11 @@ def extend_run(args: argparse.Namespace, folder: Path, seed: int | None,
         if getattr(args, flag):
             raise InputError(f"--{flag.replace('_', '-')}: belongs to the backbone, which {folder} "
                              f"has; leave it out, or choose another --out")
-    added = [method for method in args.method if method not in run.methods]
-    config, old = make_config(args, run.config, added, seed), flatten(run.config)
+    added = [method for method in args.method     # of a diverged one the settings may change too
+             if not any(run.path(stage).exists() or run.state_path(stage).exists()
+                        for stage in stages_of(method))]
+    config = make_config(args, run.config, args.method or run.methods, seed)
+    old = flatten(run.config)
     for key, value in flatten(config).items():
         if value != old[key] and not key.startswith(private_settings(*added)):
             raise InputError(f"setting {key}={value}: {folder} was trained with {old[key]}; leave "
@@ -128,7 +132,8 @@ def extend_run(args: argparse.Namespace, folder: Path, seed: int | None,
         raise InputError(f"--data {path}: is not the set that {folder} was trained on, or has "
                          f"changed since; expected the same rows and files: restore them, or "
                          f"choose another --out")
-    run.config, run.data, run.methods = config, data.folder, [*run.methods, *added]
+    run.config, run.data = config, data.folder
+    run.methods = list(dict.fromkeys([*run.methods, *args.method]))
     run.write()
     return run, data
 
@@ -146,23 +151,24 @@ def train_run(run: Run, data: PreparedSet) -> None:
 def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(argv)
     if args.settings:
-        config = make_config(args, PRESETS[args.preset or "tiny"], list(METHODS), args.seed)
+        stages = ["backbone", *METHODS]
+        config = make_config(args, PRESETS[args.preset or "tiny"], stages, args.seed)
         for key, value, item in leaves(config):
             print(f"{key:<38} {value!s:<6} {item.metadata['help']}")
         return
     device = pick_device(args.device)
     name = (args.data or TOY).resolve().name
     numbered = (Path("runs", f"{name}-{number}") for number in itertools.count(1))
+    if args.resume and args.out:
+        raise InputError(f"--out {args.out}: does not go with --resume; leave it out")
     out = args.resume or args.out or next(path for path in numbered if not path.exists())
-    if args.resume and not run_folders(out):
-        raise InputError(f"--resume {out}: holds no run; expected a folder that train.py made")
-    out.mkdir(parents=True, exist_ok=True)
-    with locked(out):
+    folders = plan_folders(args, out)
+    with ExitStack() as stack:
+        for folder in folders:
+            stack.enter_context(locked(folder))
         try:
-            opened = []
-            for folder, seed in plan_folders(args, out).items():
-                open_run = extend_run if (folder / "config.json").exists() else new_run
-                opened.append(open_run(args, folder, seed, device))
+            opened = [(extend_run if (folder / "config.json").exists() else new_run)(
+                args, folder, seed, device) for folder, seed in folders.items()]
             for run, data in opened:
                 train_run(run, data)
             report_runs(out, opened)
@@ -173,9 +179,16 @@ def main(argv: list[str] | None = None) -> None:
 
 def plan_folders(args: argparse.Namespace, out: Path) -> dict[Path, int | None]:
     """{run folder: its seed}: `out` itself, or with --seeds a folder in it for each seed."""
-    if args.seeds == 1 and run_folders(out):
-        return dict.fromkeys(run_folders(out), args.seed)
-    if any(path.name != "lock" and not path.name.startswith("seed-") for path in out.iterdir()):
+    existing = run_folders(out)
+    if args.seeds < 1:
+        raise InputError(f"--seeds {args.seeds}: expected 1 or more")
+    if args.resume and not existing:
+        raise InputError(f"--resume {out}: holds no run; expected a folder that train.py made")
+    if existing and args.seeds == 1:
+        return dict.fromkeys(existing, args.seed)
+    if existing == [out]:
+        raise InputError(f"--out {out}: is one run; expected another folder for --seeds")
+    if out.is_dir() and not existing and {path.name for path in out.iterdir()} - {"lock"}:
         raise InputError(f"--out {out}: exists already and holds no run; expected a new name")
     if args.seeds == 1:
         return {out: args.seed}

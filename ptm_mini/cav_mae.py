@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ptm_mini.checkpoint import Run, load_tensors, read_run, restore
-from ptm_mini.config import PRESETS, Config, flatten
+from ptm_mini.config import Config
 from ptm_mini.errors import InputError, run as run_command
 from ptm_mini.files import refuse_existing, save_tensors
 from ptm_mini.method.backbone import Backbone
@@ -32,8 +32,7 @@ NAMES = {"audio_encoder.patches.": "patch_embed_a.proj.",                # ours:
          "audio_encoder.blocks.": "blocks_a.", "image_encoder.blocks.": "blocks_v.",
          "joint.": "blocks_u.", "norm.": "norm.", "head.": "mlp_head."}
 # The decoder of pretraining, and heads that the official code has for other kinds of training.
-IGNORED = re.compile(r"(mask_token|decoder_(modality_.|pos_embed_.|pred_.|embed|blocks|norm)|"
-                     r"mlp_head(2|_a|_v|_concat))(\..*)?")
+IGNORED = ("mask_token", "decoder_", "mlp_head2", "mlp_head_")
 MELS = 128                        # of every official model: MELS / patch rows of audio patches
 # --freeze-backbone: no fusion, no training, inputs normalised with AudioSet's mean and std
 AS_IT_IS = {"model.fusion": "none", "train.backbone.epochs": 0, "train.audio_mean": -5.081,
@@ -42,45 +41,38 @@ NORMS_FILE = "cav_mae_norms.pt"   # in a run folder: Start.norms
 
 
 class Start(NamedTuple):
-    """What a backbone starts from."""
+    """A checkpoint read for a backbone."""
     weights: dict[str, Tensor]    # by our names: all but the fusion blocks' and an unfit head's
     norms: dict[str, Tensor]      # by official names: of one modality alone, for the way back
-    remarks: list[str]            # what was not taken as it is
+    remarks: list[str]            # on what was ignored, resized or left out
 
 
 def read_start(path: Path, config: Config, classes: int, frozen: bool) -> Start:
     """Read a checkpoint for a backbone of these settings and K classes.
 
     frozen  whether the backbone is taken as it is, with its head
-    raises  InputError where sizes, names or shapes do not fit; no tensor is ignored but by name
+    raises  InputError where names or shapes do not fit; only IGNORED tensors are ignored
     """
-    epochs, fusion = config.train.backbone.epochs, config.model.fusion
-    if frozen and epochs:
-        raise InputError(f"setting train.backbone.epochs={epochs}: --freeze-backbone does not "
-                         f"train it; expected 0: leave one of them out")
-    if config.model.fusion_blocks and not epochs:
-        raise InputError(f"setting model.fusion={fusion}: with train.backbone.epochs=0 its blocks "
-                         f"stay zero, and prompts in them can't be trained; expected none")
-    tensors, remarks = read_official(path)
-    check_sizes(path, tensors, config)
+    if config.model.fusion_blocks and not config.train.backbone.epochs:
+        raise InputError(f"setting model.fusion={config.model.fusion}: untrained blocks stay zero, "
+                         f"and prompts in them can't be trained; expected none")
+    tensors, ignored = read_official(path)
+    remarks = [f"ignored: {', '.join(dict.fromkeys(ignored)) or 'nothing'}"]
     remarks += fit_positions(tensors, config)
-    head = [name for name in tensors if name.startswith("mlp_head.")]
-    bias, unfit = tensors.get("mlp_head.1.bias"), "" if head else "it has no head"
-    if bias is not None and bias.numel() != classes:
-        unfit = f"its head has {bias.numel()} classes, the set {classes}"
-    if unfit and frozen:
-        raise InputError(f"--freeze-backbone: {path}: {unfit}; expected a model fine-tuned on the "
-                         f"set's classes: leave out --freeze-backbone to fine-tune it")
     with torch.device("meta"):
         ours = Backbone(config, classes).state_dict()
-    if unfit:
-        remarks.append(f"{unfit}: a fresh one is made")
-        tensors = {name: tensor for name, tensor in tensors.items() if name not in head}
-        ours = {name: tensor for name, tensor in ours.items() if not name.startswith("head.")}
+    head_classes = len(tensors.get("mlp_head.1.bias", ()))
+    if head_classes != classes:
+        unfit = f"a head for {head_classes or 'no'} classes, and {classes} in the set"
+        if frozen:
+            raise InputError(f"--freeze-backbone: {path}: {unfit}; expected the set's classes: "
+                             f"leave out --freeze-backbone to fine-tune it")
+        remarks.append(f"{unfit}: a fresh head is made")
+        tensors = {name: x for name, x in tensors.items() if not name.startswith("mlp_head.")}
+        ours = {name: x for name, x in ours.items() if not name.startswith("head.")}
     names = official_names(ours)
     norms = norms_alone(names)
-    check_shapes(path, tensors, {theirs: list(ours[name].shape)
-                                 for theirs, name in (names | norms).items()})
+    check_shapes(path, tensors, {theirs: ours[name] for theirs, name in (names | norms).items()})
     return Start({name: tensors[theirs] for theirs, name in names.items()},
                  {theirs: tensors[theirs] for theirs in norms}, remarks)
 
@@ -92,24 +84,23 @@ def load_start(run: Run, backbone: Backbone) -> dict[str, float]:
     """
     start = read_start(Path(run.init), run.config, len(run.classes), frozen=False)
     restore({name: backbone.get_parameter(name) for name in start.weights}, start.weights)
-    logger.info("%s: %d tensors loaded, for model.heads=%d, which no checkpoint tells", run.init,
-                len(start.weights), run.config.model.heads)
-    for remark in start.remarks:
+    for remark in (f"{len(start.weights)} tensors loaded", *start.remarks):
         logger.info("%s: %s", run.init, remark)
     return dict.fromkeys(start.weights, run.config.train.loaded_rate)
 
 
 def read_official(path: Path) -> tuple[dict[str, Tensor], list[str]]:
-    """Read {official name without PREFIX: float32 tensor}, and remarks on what is ignored."""
-    content = {str(key).removeprefix(PREFIX): value for key, value in load_tensors(path).items()}
-    for name, value in content.items():
+    """Read {official name without PREFIX: float32 tensor}, and the names of ignored parts."""
+    tensors, ignored = {}, []
+    for key, value in load_tensors(path).items():
+        name = str(key).removeprefix(PREFIX)
         if not isinstance(value, Tensor):
-            raise InputError(f"{path}: {name!r} in it is no tensor; expected tensors by name, as "
-                             f"CAV-MAE's code saves them")
-    ignored = [name for name in content if IGNORED.fullmatch(name)]
-    parts = ", ".join(dict.fromkeys(name.split(".")[0] for name in ignored))
-    return ({name: value.float() for name, value in content.items() if name not in ignored},
-            [f"ignored {len(ignored)} tensors of no use here: {parts}"] if ignored else [])
+            raise InputError(f"{path}: {name!r} is no tensor; expected a state dict of CAV-MAE")
+        if name.startswith(IGNORED):
+            ignored.append(name.split(".")[0])
+        else:
+            tensors[name] = value.float()
+    return tensors, ignored
 
 
 def official_names(ours: dict[str, Tensor]) -> dict[str, str]:
@@ -129,65 +120,35 @@ def norms_alone(names: dict[str, str]) -> dict[str, str]:
             for theirs, name in names.items() if "norm" in theirs for letter in "av"}
 
 
-def check_sizes(path: Path, tensors: dict[str, Tensor], config: Config) -> None:
-    """Raise InputError, with the settings that would fit, where the model's sizes differ."""
-    for name, dimensions in (("patch_embed_a.proj.weight", 4), ("patch_embed_v.proj.weight", 4),
-                             ("pos_embed_a", 3), ("pos_embed_v", 3)):
-        if name not in tensors or tensors[name].ndim != dimensions:
-            raise InputError(f"{path}: {PREFIX}{name} is missing or has not {dimensions} "
-                             f"dimensions; expected a file that CAV-MAE's code saved")
-    audio, image = (tensors[f"patch_embed_{letter}.proj.weight"] for letter in "av")
-    found = {"model.width": len(audio), "model.audio_patch": audio.shape[-1],
-             "model.image_patch": image.shape[-1]}
-    for key, stack in (("model.depth", "blocks_a"), ("model.joint_depth", "blocks_u")):
-        found[key] = len({name.split(".")[1] for name in tensors if name.startswith(f"{stack}.")})
-    settings = flatten(config)
-    wrong = [key for key in found if found[key] != settings[key]]
-    if wrong:
-        given = ", ".join(f"{key}={settings[key]}" for key in wrong)
-        mend = " ".join(f"--set {key}={found[key]}" for key in wrong)
-        if found.items() <= flatten(PRESETS["base"]).items():
-            mend = "--preset base"
-        raise InputError(f"{path}: is for a model of another size than {given}; expected {mend}")
-
-
 def fit_positions(tensors: dict[str, Tensor], config: Config) -> list[str]:
-    """Resize positions for another length of audio or size of image, in place. Returns remarks."""
+    """Resize positions [1, N, D] for another length of audio or size of image, in place.
+
+    Bicubic, without antialiasing: a function is read between its points. Returns remarks.
+    """
     remarks, patch = [], config.model.audio_patch
     side = config.image.size // config.model.image_patch
     targets = {"pos_embed_a": (config.audio.mels // patch, config.audio.frames // patch),
                "pos_embed_v": (side, side)}
     for name, target in targets.items():
-        count = tensors[name].shape[1]
+        count = tensors[name].shape[1] if name in tensors else 0
         rows = MELS // patch if name == "pos_embed_a" else math.isqrt(count)
         grid = rows, count // max(1, rows)
         if 0 < math.prod(grid) == count and grid != target:
-            tensors[name] = resize_positions(tensors[name], grid, target)
-            remarks.append(f"{name}: positions of {grid[0]} x {grid[1]} patches resized to "
-                           f"{target[0]} x {target[1]}, bicubic")
+            planes = tensors[name].unflatten(1, grid).permute(0, 3, 1, 2)    # [1, D, rows, columns]
+            resized = F.interpolate(planes, target, mode="bicubic", align_corners=False)
+            tensors[name] = resized.flatten(2).transpose(1, 2).contiguous()
+            remarks.append(f"{name}: positions of {grid} patches resized to {target}, bicubic")
     return remarks
 
 
-def resize_positions(positions: Tensor, grid: tuple[int, int], target: tuple[int, int]) -> Tensor:
-    """Interpolate positions [1, rows * columns, D], row-major, from one grid of patches to another.
-
-    Bicubic, as for other ViTs, without antialiasing: a function is read between its points.
-    """
-    planes = positions.unflatten(1, grid).permute(0, 3, 1, 2)            # [1, D, rows, columns]
-    resized = F.interpolate(planes, target, mode="bicubic", align_corners=False)
-    return resized.flatten(2).transpose(1, 2).contiguous()
-
-
-def check_shapes(path: Path, tensors: dict[str, Tensor], expected: dict[str, list[int]]) -> None:
-    """Raise InputError unless the tensors have just these names and shapes."""
-    shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
-    for name in expected | shapes:
-        if name not in shapes:
-            raise InputError(f"{path}: {PREFIX}{name} is missing; expected all tensors "
-                             f"of CAV-MAE except a decoder and a head")
-        if shapes[name] != expected.get(name):
-            raise InputError(f"{path}: {PREFIX}{name} has the shape {shapes[name]}; expected "
-                             f"{expected.get(name, 'no such tensor')}")
+def check_shapes(path: Path, tensors: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """Raise InputError unless the tensors have just the expected names and shapes."""
+    for name in expected | tensors:
+        found, fit = (list(some[name].shape) if name in some else "no such tensor"
+                      for some in (tensors, expected))
+        if found != fit:
+            raise InputError(f"{path}: {PREFIX}{name}: {found}; expected {fit} with these settings "
+                             f"(official models need --preset base)")
 
 
 def to_official(backbone: Backbone, config: Config, norms: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -197,11 +158,10 @@ def to_official(backbone: Backbone, config: Config, norms: dict[str, Tensor]) ->
             alone has the norms of both together
     raises  InputError where CAV-MAE has no place for what was trained
     """
-    for key, expected, fits in (("audio.mels", MELS, config.audio.mels == MELS),
-                                ("model.fusion", "none", not config.model.fusion_blocks)):
-        if not fits:
-            raise InputError(f"setting {key}={flatten(config)[key]}: CAV-MAE has no place for it; "
-                             f"expected a run trained with --set {key}={expected}")
+    fusion, mels = config.model.fusion, config.audio.mels
+    if config.model.fusion_blocks or mels != MELS:
+        raise InputError(f"settings model.fusion={fusion}, audio.mels={mels}: CAV-MAE has no place "
+                         f"for them; expected none and {MELS}")
     ours = backbone.state_dict()
     names = official_names(ours)
     found = {theirs: ours[name] for theirs, name in (names | norms_alone(names)).items()}

@@ -123,7 +123,7 @@ def load_tensors(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: no such file; expected a file of tensors") from error
     except Exception as error:                              # the unpickler raises nearly anything
         raise InputError(f"{path}: is no file of tensors, or a broken one "
-                         f"({type(error).__name__}); restore it") from error
+                         f"({type(error).__name__}); restore or remove it") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds a {type(content).__name__}; expected tensors by name")
     return content

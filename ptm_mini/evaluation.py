@@ -180,8 +180,8 @@ def score_split(answer: Callable[[Sample], dict[str, Tensor]], split: EvalSplit,
 class Results(NamedTuple):
     """The evaluation of a run: a Score for each situation and row of the tables."""
     scores: dict[Situation, dict[str, Score]]
-    sets: dict[Situation, dict[Situation, float]]     # accuracy of a prompt set in each situation
-    router: dict[Situation, dict[Situation, float]]   # share of a situation taken for another
+    sets: dict[str, dict[str, float]]         # accuracy of each prompt set in each situation
+    router: dict[str, dict[str, float]]       # share of a situation that is taken for another
     available: dict[str, dict[str, Score]]            # undamaged, where samples lack a modality
 
 
@@ -204,11 +204,13 @@ def evaluate(models: Models, split: EvalSplit,
         answers, labels, rows = answer_split(answer_all, split, situation)
         if "router" in answers:
             counts = answers.pop("router").argmax(dim=1).bincount(minlength=len(Situation))
-            results.router[situation] = dict(zip(Situation, (counts / len(labels)).tolist()))
+            results.router[situation.label] = {
+                picked.label: float(counts[picked] / len(labels)) for picked in Situation}
         scores = {name: score_logits(logits, labels, rows, len(split.data.rows))
                   for name, logits in answers.items()}
         for case in [name for name in scores if isinstance(name, Situation)]:
-            results.sets.setdefault(case, {})[situation] = scores.pop(case).accuracy
+            accuracy = scores.pop(case).accuracy
+            results.sets.setdefault(case.label, {})[situation.label] = accuracy
         results.scores[situation] = scores
     groups = split.group_by_available_modalities()
     if groups.keys() != {"both"}:

@@ -61,8 +61,12 @@ def refuse_existing(path: Path) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder. Raises InputError where another process does, or it can't be written."""
+    """Hold a folder, which is made if need be, and removed if it stays empty.
+
+    Raises InputError where another process holds it, or it can't be written.
+    """
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         file = open(folder / "lock", "a")
     except OSError as error:
         raise InputError(f"{folder}: can't be written ({error.strerror}); expected a folder that "
@@ -74,4 +78,9 @@ def locked(folder: Path) -> Iterator[None]:
         except BlockingIOError as error:
             raise InputError(f"{folder}: another process is at work there; wait until it ends, or "
                              f"end it") from error
-        yield
+        try:
+            yield
+        finally:
+            (folder / "lock").unlink(missing_ok=True)
+            with suppress(OSError):
+                folder.rmdir()                     # if nothing came of it

@@ -56,7 +56,10 @@ def open_runs(folder: Path, data: Path | None = None, damage: str | None = None,
     draws    of each sample's damage; windows: of long sounds, whose answers are averaged
     raises   InputError where the set is another one, or the runs differ in their methods
     """
-    opened = []
+    opened, suffix = [], "".join(f"-{method}" for method in methods or [])
+    suffix += f"-windows-{windows}" * (windows > 1) + f"-draws-{draws}" * (draws > 1)
+    if draws < 1:
+        raise InputError(f"--draws {draws}: expected 1 or more")
     for path in run_folders(folder) or [folder]:
         run = read_run(path)
         config = replace(run.config, damage=DAMAGES[damage]) if damage else run.config
@@ -71,10 +74,9 @@ def open_runs(folder: Path, data: Path | None = None, damage: str | None = None,
         if lacking := [method for method in run.methods if method not in trained_methods(run)]:
             logger.warning("note: %s has not finished %s; python train.py --resume %s does", path,
                            ", ".join(lacking), path)
-        suffix = f"-{damage}" * (config != run.config) + f"-windows-{windows}" * (windows > 1)
+        severity = f"-{damage}" if config != run.config else ""
         opened.append(OpenRun(run, load_models(run, device, methods),
-                              EvalSplit(sets, "test", draws=draws),
-                              suffix + f"-draws-{draws}" * (draws > 1)))
+                              EvalSplit(sets, "test", draws=draws), severity + suffix))
         if opened[-1].models.methods.keys() != opened[0].models.methods.keys():
             raise InputError(f"{path}: has other methods than {opened[0].run.folder}; expected the "
                              f"same: train what is missing")
@@ -151,13 +153,8 @@ def all_tables(run: OpenRun, results: Results) -> dict[str, Table]:
               "available": {row: {name: own[row].accuracy
                                   for name, own in results.available.items()}
                             for row in next(iter(results.available.values()), {})},
-              "sets": label_keys(results.sets), "router": label_keys(results.router)}
+              "sets": results.sets, "router": results.router}
     return {name: table for name, table in tables.items() if table}
-
-
-def label_keys(table: dict[Situation, dict[Situation, float]]) -> Table:
-    return {row.label: {column.label: value for column, value in own.items()}
-            for row, own in table.items()}
 
 
 def costs(run: OpenRun, method: str) -> dict[str, float]:
@@ -213,21 +210,21 @@ def gallery(run: OpenRun, strategies: Collection[str]) -> bytes:
     split, classes = run.split, run.run.classes
     complete = split.data.indices(split.split, Situation.COMPLETE)
     spread = torch.linspace(0, len(complete) - 1, min(EXAMPLES, len(complete))).round().long()
-    rows = []
-    for row in complete[spread].tolist():
-        cells, label = {}, split.data.rows[row].label
-        for situation in Situation:
-            batch, = split.data.loader([split.item(row, situation)], 1)
-            answers = run.models.answer(batch.to(split.data.device), strategies).rows
+    samples = complete[spread].tolist()
+    rows = [(split.data.rows[sample].label, {}) for sample in samples]
+    for situation in Situation:
+        items = [split.item(sample, situation) for sample in samples]
+        batch, = split.data.loader(items, len(items))
+        answers = run.models.answer(batch.to(split.data.device), strategies).rows
+        for i, (label, cells) in enumerate(rows):
             lines = []
             for name in list(answers)[:ROWS_SHOWN]:
-                answer = classes[int(answers[name].argmax())]
+                answer = classes[int(answers[name][i].argmax())]
                 wrong = "" if answer == label else "  (wrong)"
                 lines.append((f"{name}: {answer}{wrong}", plots.WRONG if wrong else plots.RIGHT))
             when = "after" if situation else "before"
             cells[f"{situation.label} ({when})"] = plots.Cell(
-                [plots.draw_image(batch.image[0]), plots.draw_audio(batch.audio[0])], lines)
-        rows.append((label, cells))
+                [plots.draw_image(batch.image[i]), plots.draw_audio(batch.audio[i])], lines)
     return plots.grid(rows)
 
 

@@ -115,6 +115,7 @@ def fit(run: Run, name: str, model: nn.Module, data: PreparedSet, situations: Se
         mean_loss, seconds = float(total) / len(samples), time.monotonic() - start
         accuracy, validation_loss = validate()
         if not math.isfinite(mean_loss + validation_loss):
+            run.state_path(name).unlink(missing_ok=True)           # it would end here again
             raise NonFiniteLoss(f"{name}: the loss became {mean_loss} in training and "
                                 f"{validation_loss} in validation, in epoch {epoch}; lower the "
                                 f"learning rate ({stage.learning_rate}) or check the data")

@@ -119,11 +119,11 @@ def test_evaluation_equals_a_plain_count(lacking: PreparedSet) -> None:
             assert score.samples == count
         for case in Situation:
             right = (sets[case].argmax(dim=1) == batch.label).sum()
-            assert results.sets[case][situation] == pytest.approx(float(right) / count)
+            assert results.sets[case.label][situation.label] == pytest.approx(float(right) / count)
             picked = picks.tolist().count(case)
-            assert results.router[situation][case] == pytest.approx(picked / count)
+            assert results.router[situation.label][case.label] == pytest.approx(picked / count)
         oracle = results.scores[situation]["prompt oracle"].accuracy
-        assert results.sets[situation][situation] == oracle
+        assert results.sets[situation.label][situation.label] == oracle
 
 
 def test_samples_count_by_what_they_have(lacking: PreparedSet, data: PreparedSet) -> None:

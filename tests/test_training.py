@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import (CLASSES, CONFIG, FLAGS, edit, failure, files_of, random_backbone, random_batch,
-                     read_manifest, refusal, train, train_only)
+from helpers import (CLASSES, CONFIG, FLAGS, break_off, edit, failure, files_of, random_backbone,
+                     random_batch, read_manifest, refusal, train, train_only)
 from pytest import CaptureFixture, LogCaptureFixture, MonkeyPatch
 from torch.nn import functional as F
 
@@ -40,11 +40,11 @@ def generator() -> torch.Generator:
     ([(0.9, 1.0), (0.9, 0.5), (0.9, 0.7)], 1),                # of equal ones the lowest loss
     ([(0.9, 0.5), (0.9, 0.5), (0.2, 0.1)], 0),                # of these the first
     ([(0.1, 1.0), (0.2, 1.0), (0.3, 1.0)], 2)])
-def test_the_best_epoch_on_the_validation_split_is_kept(
+def test_the_best_epoch_is_kept_over_an_interruption(
         run: Run, data: PreparedSet, monkeypatch: MonkeyPatch, scores: list[tuple[float, float]],
         best: int) -> None:
     run.config = change(CONFIG, {"train.backbone.epochs": len(scores)})
-    backbone, after = random_backbone(CONFIG, generator()), []
+    after = []
 
     def scripted(answer: object, split: object, situation: Situation) -> dict[str, Score]:
         assert split.split == "val" and situation == Situation.COMPLETE
@@ -53,6 +53,11 @@ def test_the_best_epoch_on_the_validation_split_is_kept(
         return {"logits": Score(accuracy, 0.0, loss, 9, None)}
 
     monkeypatch.setattr(training, "score_split", scripted)
+    break_off(monkeypatch, 2)
+    with pytest.raises(KeyboardInterrupt):
+        backbone = random_backbone(CONFIG, generator())
+        training.train(run, "backbone", backbone, data, [Situation.COMPLETE])
+    backbone = random_backbone(CONFIG, generator())
     training.train(run, "backbone", backbone, data, [Situation.COMPLETE])
     assert len(set(after)) == len(scores) and fingerprint(backbone) == after[best]
     again = Backbone(CONFIG, len(CLASSES))

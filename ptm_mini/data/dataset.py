@@ -30,6 +30,7 @@ from ptm_mini.files import whole_file
 from ptm_mini.method.damage import KINDS, Sample, damage_sample, seeded_generator
 
 logger = logging.getLogger(__name__)
+FRONT_END = 1            # goes up when files are decoded in another way
 POOLED = 2000            # files from which on a pool of processes pays: its start takes seconds
 
 
@@ -130,7 +131,7 @@ class Features:
         if not files:
             return
         stats = [(root / name).stat() for name in files]
-        content = json.dumps([settings, str(root), list(files),
+        content = json.dumps([FRONT_END, settings, str(root), list(files),
                               [(stat.st_size, stat.st_mtime_ns) for stat in stats]])
         digest = hashlib.sha256(content.encode()).hexdigest()[:16]
         path = folder / f"{modality}-{digest}.npy"

@@ -5,29 +5,25 @@ python -m ptm_mini.lab.golden golden.npz
 docs/porting.md says which arrays to feed and to compare, in which order and how closely.
 """
 import argparse
-import io
 import logging
-import tempfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ptm_mini.checkpoint import trainable
+from ptm_mini.checkpoint import copy_tensors, trainable
 from ptm_mini.config import PRESETS, Situation, override
 from ptm_mini.data.audio import fbank, mel_filters, read_waveform, resample
-from ptm_mini.data.dataset import Normalisation, augment, model_inputs
+from ptm_mini.data.dataset import Normalisation, augment, collate, model_inputs
 from ptm_mini.data.image import read_image
 from ptm_mini.errors import run
 from ptm_mini.evaluation import select_surest
-from ptm_mini.files import refuse_existing, write_file
+from ptm_mini.files import refuse_existing, whole_file
 from ptm_mini.lab.hooks import record
 from ptm_mini.method.backbone import Backbone, initialise
 from ptm_mini.method.baselines import adapter, lora, scale_shift
@@ -64,36 +60,34 @@ def named(prefix: str, /, **arrays: Any) -> Arrays:
     return {prefix + name: array for name, array in arrays.items()}
 
 
-def make_clips(folder: Path) -> Arrays:
-    """From samples in a file to the normalised log-mel; of "down" the steps between too."""
+def make_clips() -> Arrays:
+    """From stored samples to the normalised log-mel; of "down" the steps between too."""
     random, audio, arrays = np.random.default_rng(1), CONFIG.audio, {}
     for name, (rate, samples, channels) in CLIPS.items():
         tone = np.sin(2 * np.pi * 440 * np.arange(samples) / rate)[:, None]
         noise = random.standard_normal((samples, channels))
         stored = (10000 * tone + 3000 * noise).astype(np.int16)
-        mono = torch.from_numpy(stored / np.float32(32768)).mean(dim=1)
-        soundfile.write(folder / f"{name}.wav", stored, rate)
-        waveform, steps = read_waveform(folder / f"{name}.wav", audio), {}
+        wave, steps = torch.from_numpy(stored / np.float32(32768)), {}
+        mono, waveform = wave.mean(dim=1), read_waveform((wave, rate), audio)
         log_mel = fbank(waveform, audio, steps)
         arrays |= named(f"clip.{name}.", stored=stored, rate=rate, waveform=waveform,
                         resampled=resample(mono, rate, audio.sample_rate), log_mel=log_mel,
                         audio=model_inputs(log_mel, None, CONFIG, NORMALISATION)[0])
         if name == "down":
             arrays |= named("clip.down.", mono=mono, **steps)
-    window, bins = arrays["clip.down.windowed"].shape[1], arrays["clip.down.power"].shape[1]
+    window, fft_size = audio.window_and_hop[0], 256
     return arrays | named("filterbank.", window=torch.hann_window(window, periodic=False),
-                          filters=mel_filters(audio.sample_rate, 2 * bins - 2, audio.mels))
+                          filters=mel_filters(audio.sample_rate, fft_size, audio.mels))
 
 
-def make_pictures(folder: Path) -> Arrays:
+def make_pictures() -> Arrays:
     """From stored pixels to the normalised image; of "wide" the weights of its resize too."""
     random, size, arrays = np.random.default_rng(2), CONFIG.image.size, {}
     for name, shape in PICTURES.items():
         dtype = np.uint16 if name == "grey16" else np.uint8
         stored = random.integers(0, np.iinfo(dtype).max + 1, shape, dtype=dtype)
-        Image.fromarray(stored).save(folder / f"{name}.png")
         steps: dict[str, Tensor] = {}
-        pixels = read_image(folder / f"{name}.png", size, steps)
+        pixels = read_image(Image.fromarray(stored), size, steps)
         arrays |= named(f"picture.{name}.", stored=stored, rgb=steps["rgb"], pixels=pixels,
                         resized=steps["resized"].float(),
                         image=model_inputs(None, pixels, CONFIG, NORMALISATION)[1])
@@ -106,12 +100,10 @@ def make_pictures(folder: Path) -> Arrays:
 def make_damage(sample: Sample) -> Arrays:
     """Each kind with its draws."""
     arrays: Arrays = {}
-    for kind in KINDS:
-        if kind != "missing":
-            x = sample.audio if kind.startswith("audio") else sample.image
-            strength, generator = getattr(CONFIG.damage.alone, kind), seeded_generator(0, 2, kind)
-            drawn = KINDS[kind].draw(strength, x.shape, generator)
-            arrays |= named(f"damage.{kind}.", drawn=drawn, out=KINDS[kind].apply(x, drawn))
+    for kind in list(KINDS)[:-1]:                       # all but "missing", which draws nothing
+        x, strength = getattr(sample, kind.split("_")[0]), getattr(CONFIG.damage.alone, kind)
+        drawn = KINDS[kind].draw(strength, x.shape, seeded_generator(0, 2, kind))
+        arrays |= named(f"damage.{kind}.", drawn=drawn, out=KINDS[kind].apply(x, drawn))
     return arrays
 
 
@@ -135,7 +127,7 @@ def make_draws(sample: Sample) -> Arrays:
             moved = augment(own, replace(CONFIG.train, seed=seed), epoch)
             arrays |= named(f"draws.{i}.", audio=damaged.audio, image=damaged.image,
                             moved_audio=moved.audio, moved_image=moved.image)
-    columns = {key: np.array([row[key] for row in rows]) for key in rows[0]}
+    columns = {key: [row[key] for row in rows] for key in rows[0]}
     order = seeded_generator(0, 1, "prompt noisy_audio").permutation(12)
     return arrays | named("draws.", **columns, order=order)
 
@@ -155,11 +147,11 @@ def make_answers(model: PromptedBackbone, audio: Tensor, image: Tensor) -> Array
         backbone(audio, image)
     with record(backbone) as prompted:
         scores = model.answer_each(audio, image, SITUATIONS)
+    prompts = select_prompts(model.sets, SITUATIONS)
     for depth in range(CONFIG.prompts.input_depth):          # the first blocks' prompts alone
-        prompts = select_prompts(model.sets, SITUATIONS)
-        prompts = prompts._replace(audio_input=prompts.audio_input[:, :depth],
-                                   image_input=prompts.image_input[:, :depth])
-        arrays[f"depth.{depth}.features"] = backbone.features(audio, image, prompts)
+        fewer = prompts._replace(audio_input=prompts.audio_input[:, :depth],
+                                 image_input=prompts.image_input[:, :depth])
+        arrays[f"depth.{depth}.features"] = backbone.features(audio, image, fewer)
     each = torch.stack([model.answer(audio, image, situation) for situation in Situation])
     features = backbone.features(audio, image, concat_prompts(model.sets))
     return (arrays | named("plain.", **plain) | named("situation.", **prompted, scores=scores)
@@ -176,20 +168,20 @@ def make_router(model: PromptedBackbone, samples: list[Sample]) -> Arrays:
             tokens = model.backbone.encode(damaged.audio[None], damaged.image[None])
             batches.append((*tokens, damaged.situation[None]))
     router.fit(batches, CONFIG.router.shrinkage)
-    damaged = [damage_sample(*pair, CONFIG.damage, seed=0, epoch=2)
-               for pair in zip(samples, Situation)]
-    audio, image = (torch.stack([getattr(sample, name) for sample in damaged])
-                    for name in ("audio", "image"))
+    batch = collate([damage_sample(*pair, CONFIG.damage, seed=0, epoch=2)
+                     for pair in zip(samples, Situation)])
+    audio, image = batch.audio, batch.image
     tokens = model.backbone.encode(audio, image)
     logits = router(*tokens)
     picks = pick_situations(logits, audio, image)
     blank = [pick_situations(logits, *pair) for pair in
              ((audio, 0 * image), (0 * audio, image), (0 * audio, 0 * image))]
-    return {"routed.scores": model.answer_each(audio, image, picks), **named(
-        "router.", **trainable(router), audio=audio, image=image, pooled=router.pool(*tokens),
-        logits=logits, picks=picks, blank_picks=torch.stack(blank)), **named(
-        "router.fit.", features=torch.cat([router.pool(*tokens) for *tokens, _ in batches]),
-        situations=torch.cat([situation for *_, situation in batches]))}
+    fit_on = {"features": torch.cat([router.pool(*tokens) for *tokens, _ in batches]),
+              "situations": torch.cat([situation for *_, situation in batches])}
+    return (named("router.", **trainable(router), audio=audio, image=image, logits=logits,
+                  pooled=router.pool(*tokens), picks=picks, blank_picks=torch.stack(blank))
+            | named("router.fit.", **fit_on)
+            | {"routed.scores": model.answer_each(audio, image, picks)})
 
 
 def make_baselines(backbone: Backbone, audio: Tensor, image: Tensor,
@@ -213,23 +205,20 @@ def make_steps(backbone: Backbone, audio: Tensor, image: Tensor) -> Arrays:
     model = prompt(backbone, CONFIG, weights_generator(0, Situation.NOISY_AUDIO))
     shake(model, torch.Generator().manual_seed(5))
     parameters = {name.removeprefix("sets.0."): p for name, p in trainable(model).items()}
-
-    def copy(kind: str, tensor: Callable[[Tensor], Tensor] = Tensor.detach) -> Arrays:
-        return {f"step.{kind}.{name}": tensor(p).clone() for name, p in parameters.items()}
-
+    arrays, rows = named("step.start.", **copy_tensors(parameters)), []
     optimizer, scheduler = make_optimizer(parameters, CONFIG.train.full_mixed, STEPS, {})
-    arrays, losses, rates, betas = copy("start"), [], [], []
     for step in range(STEPS):
-        rates.append(optimizer.param_groups[0]["lr"])
-        betas.append(optimizer.param_groups[0]["betas"][0])
-        loss = compute_loss(model(audio, image))
-        losses.append(loss.item())
+        loss, settings = compute_loss(model(audio, image)), optimizer.param_groups[0]
+        rows.append((loss.item(), settings["lr"], settings["betas"][0]))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         scheduler.step()
         if step < STEPS_KEPT:
-            arrays |= copy(f"gradient.{step}", lambda p: p.grad) | copy(f"after.{step}")
+            gradients = {name: p.grad for name, p in parameters.items()}
+            arrays |= (named(f"step.gradient.{step}.", **gradients)
+                       | named(f"step.after.{step}.", **copy_tensors(parameters)))
+    losses, rates, betas = zip(*rows)
     return arrays | named("step.", losses=losses, learning_rates=rates, beta1=betas)
 
 
@@ -242,14 +231,13 @@ def make_together(model: PromptedBackbone, audio: Tensor, image: Tensor) -> Arra
     return {"together.loss": loss.item(), **named("together.gradient.", **gradients)}
 
 
-def make_arrays(folder: Path) -> Arrays:
-    """Make every array. folder: an empty one, for the files that are decoded"""
-    generator = torch.Generator().manual_seed(0)
-    arrays = make_clips(folder) | make_pictures(folder)
-    audio = torch.stack([arrays[f"clip.{name}.audio"] for name in CLIPS])
-    image = torch.stack([arrays[f"picture.{name}.image"] for name in list(PICTURES)[:len(CLIPS)]])
-    samples = [Sample(audio[i], image[i], torch.tensor(0), LABELS[i], name)
-               for i, name in enumerate(CLIPS)]
+def make_arrays() -> Arrays:
+    """Make every array."""
+    generator, arrays = torch.Generator().manual_seed(0), make_clips() | make_pictures()
+    samples = [Sample(arrays[f"clip.{clip}.audio"], arrays[f"picture.{picture}.image"],
+                      torch.tensor(0), label, clip)
+               for clip, picture, label in zip(CLIPS, PICTURES, LABELS)]
+    audio, image, *_ = collate(samples)
     backbone = Backbone(CONFIG, CLASSES)
     initialise(backbone, generator)
     shake(backbone, generator)
@@ -260,7 +248,7 @@ def make_arrays(folder: Path) -> Arrays:
         arrays |= (make_answers(model, audio, image) | make_router(model, samples)
                    | make_baselines(backbone, audio, image, generator)
                    | make_damage(samples[0]) | make_draws(samples[0]))
-    return (arrays | {"normalisation": np.array(NORMALISATION), "labels": LABELS}
+    return (arrays | {"normalisation": NORMALISATION, "labels": LABELS}
             | named("input.", audio=audio, image=image)
             | named("weights.", **backbone.state_dict()) | trainable(model)
             | make_steps(backbone, audio, image) | make_together(model, audio, image))
@@ -272,13 +260,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("out", type=Path, help="the new .npz file")
     args = parser.parse_args(argv)
     refuse_existing(args.out)
-    with tempfile.TemporaryDirectory() as folder:
-        arrays = {name: array.detach().numpy() if isinstance(array, Tensor) else np.asarray(array)
-                  for name, array in make_arrays(Path(folder)).items()}
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    write_file(args.out, buffer.getvalue())
-    logger.info("%s: %d arrays, %.0f kB", args.out, len(arrays), len(buffer.getvalue()) / 1e3)
+    arrays = {name: array.detach().numpy() if isinstance(array, Tensor) else np.asarray(array)
+              for name, array in make_arrays().items()}
+    with whole_file(args.out) as file:
+        np.savez_compressed(file, **arrays)
+    logger.info("%s: %d arrays", args.out, len(arrays))
 
 
 if __name__ == "__main__":

@@ -39,9 +39,8 @@ def lines(rows: Sequence[dict[str, Panel]], title: str, x_label: str, logarithmi
         places = place_xs(row.values(), logarithmic)
         for p, (name, panel) in enumerate(row.items()):
             left, top = LEFT + p * step, TOP + r * (HEIGHT + BELOW)
-            middle = left + WIDTH / 2
-            draw.text((middle, top - 12), name, INK, font(14), anchor="ms")
-            draw.text((middle, top + HEIGHT + 26), x_label, INK, font(13), anchor="ma")
+            draw.text((left, top - 12), name, INK, font(14), anchor="ls")
+            draw.text((left + WIDTH / 2, top + HEIGHT + 26), x_label, INK, font(13), anchor="ma")
             draw_panel(draw, left, top, panel, places, name in fitted, colours)
     return as_png(picture)
 

@@ -38,7 +38,7 @@ def score(run: OpenRun, split: EvalSplit, situation: Situation) -> dict[str, flo
 
 
 def sweep_severities(run: OpenRun) -> dict[str, Table]:
-    """{situation: {row: {severity: accuracy}}}; no modality is missing, which has no strength"""
+    """{situation: {row: {severity: accuracy}}}, without the kind "missing": it has no strength"""
     tables: dict[str, Table] = {}
     for severity in SEVERITIES:
         data = copy(run.split.data)

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from ptm_mini import plots
+from ptm_mini.checkpoint import read_run
 from ptm_mini.config import Situation
 from ptm_mini.data.audio import fbank, read_waveform
 from ptm_mini.data.image import read_image
@@ -169,7 +170,8 @@ def main(argv: list[str] | None = None) -> None:
     add("--data", type=Path, help="where the run's set is now; default: where it was")
     add("--features", type=Path, metavar="DIR", help="cache for decoded files; default: in the set")
     args = parser.parse_args(argv)
-    run = open_runs(args.run, args.data, methods=["prompt"], features=args.features)[0]
+    read_run(args.run)                        # one run, not a folder of several
+    run, = open_runs(args.run, args.data, methods=["prompt"], features=args.features)
     split, model = run.split, run.models.methods["prompt"]
     indices = [i for i, row in enumerate(split.data.rows)
                if row.id == args.sample and row.audio and row.image]
@@ -183,7 +185,8 @@ def main(argv: list[str] | None = None) -> None:
     show_files(split, index, args.out)
     show_damage(split, index, batches, args.out)
     show_model(model, batches[FOLLOWED], args.out)
-    write(args.out / "fusion.png", attention.draw(attention.collect_samples(run, [index])))
+    if run.run.config.model.fusion_blocks:
+        write(args.out / "fusion.png", attention.draw(attention.collect_samples(run, [index])))
     show_answers(run, split.data.rows[index].label, batches, args.out)
 
 

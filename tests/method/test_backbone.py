@@ -6,7 +6,7 @@ import torch
 from helpers import CLASSES, CONFIG, shake
 from torch import Tensor, nn
 
-from ptm_mini.config import FUSION_KINDS, PRESETS, Config, override
+from ptm_mini.config import FUSION_KINDS, Config, override
 from ptm_mini.method.backbone import (Attention, Backbone, Block, FusionBlock, initialise,
                                       sincos_positions)
 
@@ -34,17 +34,6 @@ def test_attention_equals_torchs() -> None:
         assert torch.allclose(ours(tokens, other, prompts), expected, atol=1e-6)
     assert torch.allclose(ours(tokens), ours(tokens, tokens), atol=1e-6)
     assert torch.allclose(ours(tokens, None, prompts), ours(tokens, tokens, prompts), atol=1e-6)
-
-
-def test_attention_mixes_the_tokens_of_a_sample_and_no_two_samples() -> None:
-    attention = Attention(16, 4)
-    tokens, context = torch.randn(3, 7, 16), torch.randn(3, 11, 16)
-    together = attention(tokens, context)
-    for i in range(3):
-        alone = attention(tokens[i:i + 1], context[i:i + 1])
-        assert torch.allclose(together[i], alone[0], atol=1e-6)
-    order = torch.randperm(11)
-    assert torch.allclose(attention(tokens, context[:, order]), together, atol=1e-6)
 
 
 def test_a_block_equals_torchs() -> None:
@@ -94,15 +83,6 @@ def test_audio_tokens_run_along_time_within_a_band(backbone: Backbone) -> None:
     backbone(audio, image)
     changed = (patches[0] != patches[1]).flatten(2)[0].any(dim=0)
     assert changed.tolist() == [False, True, False, False]
-
-
-@pytest.mark.parametrize("name, tokens", [("tiny", (16, 16)), ("base", (512, 196))])
-def test_presets_have_the_stated_tokens(name: str, tokens: tuple[int, int]) -> None:
-    config = override(PRESETS[name], "model.depth=0", "prompts.input_depth=0",
-                      "model.joint_depth=0", "model.fusion=none")     # so many, whatever the blocks
-    backbone = Backbone(config, 10)
-    encoders = backbone.audio_encoder, backbone.image_encoder
-    assert tuple(encoder.positions.shape[1] for encoder in encoders) == tokens
 
 
 @pytest.mark.parametrize("fusion", FUSION_KINDS)

@@ -4,14 +4,14 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from helpers import CONFIG, random_backbone, shake
+from helpers import CONFIG
 from torch import Tensor
 from torch.nn import functional as F
 
 from ptm_mini.config import FUSION_KINDS, PRESETS, Situation, override
 from ptm_mini.method.backbone import Attention, Backbone, Prompts
 from ptm_mini.method.prompts import (PromptedBackbone, PromptSet, concat_prompts,
-                                     mean_probabilities, prompt, select_answers, select_prompts)
+                                     mean_probabilities, select_answers, select_prompts)
 
 Inputs = tuple[Tensor, Tensor, Tensor]
 Make = Callable[..., PromptedBackbone]
@@ -97,24 +97,13 @@ def test_gradients_of_prompts_equal_differences(make_prompted: Make) -> None:
 def test_gradients_of_prompts_are_the_same_bits_each_time() -> None:
     """At a real batch's size: a small one is summed by one thread, whose order is always one."""
     sets = [PromptSet(PRESETS["tiny"], torch.nn.Identity(), torch.Generator()) for _ in Situation]
-    situations, weights = torch.arange(64) % 4, torch.randn(64, 4, 8, 128)
+    situations, weights = torch.arange(256) % 4, torch.randn(256, 4, 8, 128)
     torch.set_num_threads(2)
     gradients = [torch.autograd.grad(
         (select_prompts(sets, situations).audio_input * weights).sum(), sets[1].audio_input)[0]
-        for _ in range(30)]
+        for _ in range(10)]
     torch.set_num_threads(1)
     assert all(torch.equal(gradients[0], gradient) for gradient in gradients)
-
-
-def test_one_set_for_all_equals_that_set_for_each(inputs: Inputs) -> None:
-    """Prompts for all samples are projected once; each sample's own go through as a batch."""
-    (audio, image, situations), generator = inputs, torch.Generator().manual_seed(0)
-    backbone = random_backbone(CONFIG, generator)
-    one = shake(prompt(backbone, CONFIG, generator), generator, by=1.0)
-    four = PromptedBackbone(backbone, [one.sets[0]] * 4)
-    expected = one(audio, image)
-    assert torch.allclose(four.answer_each(audio, image, situations), expected, atol=1e-5)
-    assert torch.allclose(four.answer(audio, image, Situation.NOISY_AUDIO), expected, atol=1e-5)
 
 
 def test_each_sample_is_answered_by_the_set_of_its_situation(inputs: Inputs,

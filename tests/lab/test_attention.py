@@ -1,0 +1,97 @@
+"""What the fusion blocks attend to: shares that sum to 1, each at its own patch."""
+import io
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import CLASSES, CONFIG, FLAGS, random_batch, random_models, refusal, train_only
+from PIL import Image
+from torch import Tensor
+
+from ptm_mini.checkpoint import Run
+from ptm_mini.config import Config, Situation, override
+from ptm_mini.data.dataset import PreparedSet
+from ptm_mini.evaluation import EvalSplit
+from ptm_mini.lab import attention
+from ptm_mini.lab.hooks import record
+from ptm_mini.plots import SIDE
+from ptm_mini.report import OpenRun
+
+
+def open_random(data: PreparedSet, config: Config = CONFIG) -> OpenRun:
+    """A run of random weights."""
+    run = Run(Path("run"), config, CLASSES, data.normalisation, data.folder, "")
+    return OpenRun(run, random_models(config, ["prompt"]), EvalSplit((data,), "test"))
+
+
+def record_keys(run: OpenRun, reader: str) -> Tensor:
+    """Each key's share [B, P+N_c] of a random batch, computed anew."""
+    model, batch = run.models.methods["prompt"], random_batch(CONFIG)
+    with record(model.backbone) as recorded:
+        model.answer_each(batch.audio, batch.image, batch.situation)
+    return recorded[f"fusion.0.update_{reader}.attention.probabilities"].mean(dim=(1, 2))
+
+
+def test_shares_sum_to_one_and_lie_where_their_patches_are_drawn(data: PreparedSet) -> None:
+    run = open_random(data)
+    maps, P = attention.map_attention(run, random_batch(CONFIG)), CONFIG.prompts.length
+    assert list(maps) == ["audio", "image"]
+    for reader, (prompts, patches) in maps.items():
+        keys = record_keys(run, reader)
+        torch.testing.assert_close(prompts, keys[:, :P])
+        torch.testing.assert_close(prompts.sum(1) + patches.sum((1, 2)), torch.ones(len(keys)))
+        rows = patches.flip(1) if reader == "image" else patches     # low notes are drawn last
+        torch.testing.assert_close(rows.flatten(1), keys[:, P:])
+    assert maps["audio"].patches.shape[1:] == maps["image"].patches.shape[1:] == (2, 2)
+
+
+def test_blocks_are_averaged_and_a_direction_may_be_left_out(data: PreparedSet) -> None:
+    config = override(CONFIG, "model.fusion=image_to_audio", "model.fusion_depth=2")
+    maps = attention.map_attention(open_random(data, config), random_batch(config))
+    assert list(maps) == ["audio"]
+    total = maps["audio"].prompts.sum(dim=1) + maps["audio"].patches.sum(dim=(1, 2))
+    torch.testing.assert_close(total, torch.ones(9))
+
+
+def test_the_table_holds_means_over_the_test_samples(data: PreparedSet) -> None:
+    run = open_random(data)
+    table = attention.compute_shares(run)
+    assert list(table) == ["audio queries", "image queries"]
+    assert list(table["audio queries"]) == [*(s.label for s in Situation), "even"]
+    assert table["audio queries"]["even"] == pytest.approx(2 / (2 + 4))
+    samples = attention.collect_samples(run, data.indices("test").tolist())
+    shares = [float(mapped[Situation.NOISY_IMAGE][1]["image"].prompts.sum())
+              for _, mapped in samples]
+    assert table["image queries"]["noisy_image"] == pytest.approx(sum(shares) / 15, abs=1e-5)
+
+
+def test_the_picture_is_orange_where_the_attention_is() -> None:
+    grey = Image.new("RGB", (8, 8), "#808080")
+    drawn = attention.cover(grey, torch.tensor([[0.0, 1.0], [0.0, 0.25]]))
+    colours = [drawn.getpixel((x, y)) for y in (9, SIDE - 9) for x in (9, SIDE - 9)]
+    strength = [red - blue for red, _, blue in colours]
+    assert strength[0] == strength[2] == 0 and strength[1] > 100
+    assert strength[3] == pytest.approx(strength[1] / 4, abs=3)
+
+
+def test_the_command_prints_the_table_and_draws(run_folder: Path, tmp_path: Path,
+                                                capsys: pytest.CaptureFixture) -> None:
+    run = shutil.copytree(run_folder, tmp_path / "run")
+    attention.main([str(run), "--device", "cpu"])
+    assert "| audio queries |" in capsys.readouterr().out
+    with Image.open(io.BytesIO((run / "attention.png").read_bytes())) as picture:
+        assert picture.width > 8 * SIDE and picture.height > attention.SAMPLES * SIDE
+    attention.main([str(run), "--device", "cpu", "--damage", "paper"])
+    assert (run / "attention-paper.png").exists()
+
+
+def test_a_run_without_prompts_or_fusion_is_refused(run_folder: Path, small_set: Path,
+                                                    tmp_path: Path) -> None:
+    run = shutil.copytree(run_folder, tmp_path / "run")
+    (run / "router.pt").unlink()
+    assert "has not trained it" in refusal(attention.main, [str(run), "--device", "cpu"])
+    train_only("--data", small_set, "--out", tmp_path / "none", "--epochs", 0, *FLAGS,
+               "--set", "train.backbone.epochs=0", "--set", "model.fusion=none")
+    says = refusal(attention.main, [str(tmp_path / "none"), "--device", "cpu"])
+    assert "no fusion block" in says and "model.fusion" in says

@@ -1,0 +1,94 @@
+"""Named intermediates are what the formulas say, and leave nothing behind."""
+import pytest
+import torch
+from helpers import CONFIG, random_batch, random_models
+from torch.nn import functional as F
+
+from ptm_mini.config import override
+from ptm_mini.lab.hooks import record
+from ptm_mini.method.backbone import Backbone
+from ptm_mini.method.damage import Sample
+from ptm_mini.method.prompts import PromptedBackbone, select_prompts
+
+
+@pytest.fixture
+def model() -> PromptedBackbone:
+    return random_models(CONFIG, ["prompt"]).methods["prompt"]
+
+
+@pytest.fixture
+def batch() -> Sample:
+    return random_batch(CONFIG)
+
+
+def test_intermediates_follow_from_each_other(model: PromptedBackbone, batch: Sample) -> None:
+    backbone = model.backbone
+    with record(backbone) as recorded:
+        logits = backbone(batch.audio, batch.image)
+    assert torch.equal(recorded["logits"], logits)
+    assert torch.equal(backbone.head(recorded["features"]), logits)
+    audio, image = backbone.encode(batch.audio, batch.image)
+    assert torch.equal(recorded["audio_encoder.out"], audio)
+    assert torch.equal(recorded["image_encoder.out"], image)
+    encoder = backbone.image_encoder
+    tokens = recorded["image_encoder.tokens"]
+    torch.testing.assert_close(tokens - recorded["image_encoder.patches"],
+                               (encoder.positions + encoder.modality).expand_as(tokens))
+    assert torch.equal(encoder.blocks[0](tokens), recorded["image_encoder.blocks.0.out"])
+    block, attended = encoder.blocks[1], recorded["image_encoder.blocks.1.attended"]
+    torch.testing.assert_close(attended + block.mlp(block.norm2(attended)),
+                               recorded["image_encoder.blocks.1.out"])
+    update = backbone.fusion[0].update_audio
+    torch.testing.assert_close(update(audio, image), recorded["fusion.0.update_audio.out"])
+    attended = recorded["fusion.0.update_audio.attended"]
+    torch.testing.assert_close(attended + update.mlp(update.norm_mlp(attended)),
+                               recorded["fusion.0.update_audio.out"])
+
+
+def test_probabilities_are_those_of_the_attention(model: PromptedBackbone, batch: Sample) -> None:
+    """Each sample has its own prompts, which stand before the other modality's tokens."""
+    with record(model.backbone) as recorded:
+        model.answer_each(batch.audio, batch.image, batch.situation)
+    probabilities = recorded["fusion.0.update_audio.attention.probabilities"]
+    audio, image = recorded["audio_encoder.out"], recorded["image_encoder.out"]
+    B, (N, _), (M, D) = len(audio), audio.shape[1:], image.shape[1:]
+    P, heads = CONFIG.prompts.length, CONFIG.model.heads
+    assert probabilities.shape == (B, heads, N, P + M)
+    torch.testing.assert_close(probabilities.sum(dim=-1), torch.ones(B, heads, N))
+    update = model.backbone.fusion[0].update_audio
+    prompts = select_prompts(model.sets, batch.situation).image_attention[:, 0]
+    context = torch.cat([prompts, update.norm_context(image)], dim=1)
+    weight, bias = update.attention.qkv.weight[2 * D:], update.attention.qkv.bias[2 * D:]
+    values = F.linear(context, weight, bias).unflatten(-1, (heads, -1)).transpose(1, 2)
+    mixed = (probabilities @ values).transpose(1, 2).flatten(2)
+    torch.testing.assert_close(recorded["fusion.0.update_audio.attended"],
+                               audio + update.attention.proj(mixed), atol=1e-5, rtol=1e-5)
+
+
+def test_features_are_recorded_where_a_tuned_head_answers(model: PromptedBackbone,
+                                                          batch: Sample) -> None:
+    with record(model.backbone) as recorded:
+        answer = model.answer(batch.audio, batch.image, 2)
+    torch.testing.assert_close(model.sets[2].head(recorded["features"]), answer)
+    assert "logits" not in recorded                            # the backbone's head had no part
+
+
+def test_the_patches_tokens_are_without_the_prompts_that_flow_on(batch: Sample) -> None:
+    """With one block of prompts these enter the first block as tokens."""
+    shallow = override(CONFIG, "prompts.input_depth=1")
+    model = random_models(shallow, ["prompt"]).methods["prompt"]
+    with record(model.backbone) as recorded:
+        model.answer_each(batch.audio, batch.image, batch.situation)
+    N, P = model.backbone.audio_encoder.positions.shape[1], shallow.prompts.length
+    assert recorded["audio_encoder.tokens"].shape[1] == N
+    assert recorded["audio_encoder.blocks.0.out"].shape[1] == P + N
+    assert recorded["audio_encoder.out"].shape[1] == N
+
+
+def test_no_hook_stays(model: PromptedBackbone, batch: Sample) -> None:
+    backbone: Backbone = model.backbone
+    plain = backbone(batch.audio, batch.image)
+    with pytest.raises(ValueError), record(backbone) as recorded:
+        backbone(batch.audio[:, 1:], batch.image)
+    assert torch.equal(backbone(batch.audio, batch.image), plain) and not recorded
+    assert not any(module._forward_hooks for module in backbone.modules())

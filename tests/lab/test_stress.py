@@ -1,0 +1,44 @@
+"""Severities by hand, and the command."""
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ptm_mini.config import DAMAGES, Situation, Strengths
+from ptm_mini.lab import stress
+from ptm_mini.method.damage import KINDS
+
+
+def test_severities_by_hand() -> None:
+    strengths = DAMAGES["strong"].alone
+    nothing, same, twice = (stress.scale_strengths(strengths, severity) for severity in (0, 1, 2))
+    assert nothing == Strengths(0, 0, 0, 0, 0, 1.0)
+    assert vars(same) == pytest.approx(vars(strengths))
+    assert twice.audio_gaussian == 4.4 and twice.image_gaussian == 10.0
+    assert twice.audio_shift == 1.0 and twice.audio_mask == 0.5 and twice.image_blur == 0.46
+    assert 1 / twice.image_pixelate == pytest.approx(1 + 2 * (1 / 0.05 - 1))     # 39, not 20
+    assert stress.scale_strengths(twice, 2.0).audio_shift == 1.0                 # the whole
+
+
+def test_severity_0_is_no_damage_and_1_the_runs_own(
+        seeds_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture,
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stress, "SEVERITIES", (0.0, 1.0))
+    folder = shutil.copytree(seeds_folder, tmp_path / "seeds")
+    stress.main([str(folder), "--device", "cpu"])
+    printed = capsys.readouterr().out
+    for corner in ("noisy_audio, severity", "noisy_both, severity", "image, one kind alone"):
+        assert f"| {corner} " in printed
+    assert "±" in printed and (folder / "stress.png").read_bytes().startswith(b"\x89PNG")
+    content = json.loads((folder / "stress.json").read_text())
+    for seed, (sweep, kinds) in enumerate(zip(content["severity"], content["kind"], strict=True)):
+        scores = json.loads((folder / f"seed-{seed}" / "results.json").read_text())["accuracy"]
+        for situation in stress.NOISY:
+            table = sweep[situation.label]
+            assert table["backbone"]["0"] == scores["backbone"]["complete"]
+            assert list(table["backbone"]) == ["0", "1"]
+        for row, severities in sweep[Situation.NOISY_BOTH.label].items():        # none is missing
+            assert severities["1"] == pytest.approx(scores[row]["noisy_both"])
+        assert {kind for table in kinds.values() for kind in table["lora oracle"]} == set(KINDS)
+        assert list(kinds["audio"]["backbone"])[-1] == "missing"
