@@ -82,8 +82,8 @@ def main(argv: list[str] | None = None) -> None:
         return
     runs = open_runs(args.run, args.data, args.damage, args.draws, args.windows, args.method,
                      args.features, args.workers, device)
-    if args.strategy:
-        runs = [run._replace(suffix="-".join([run.suffix, *args.strategy])) for run in runs]
+    part = [*(args.method or []), *(args.strategy or [])]       # has files of its own
+    runs = [run._replace(suffix="-".join([run.suffix, *part])) for run in runs]
     report(args.run, runs, args.strategy or STRATEGIES, args.details)
 
 

@@ -56,10 +56,9 @@ def open_runs(folder: Path, data: Path | None = None, damage: str | None = None,
     draws    of each sample's damage; windows: of long sounds, whose answers are averaged
     raises   InputError where the set is another one, or the runs differ in their methods
     """
-    opened, suffix = [], "".join(f"-{method}" for method in methods or [])
-    suffix += f"-windows-{windows}" * (windows > 1) + f"-draws-{draws}" * (draws > 1)
     if draws < 1:
         raise InputError(f"--draws {draws}: expected 1 or more")
+    opened, suffix = [], f"-windows-{windows}" * (windows > 1) + f"-draws-{draws}" * (draws > 1)
     for path in run_folders(folder) or [folder]:
         run = read_run(path)
         config = replace(run.config, damage=DAMAGES[damage]) if damage else run.config

@@ -126,7 +126,7 @@ def test_a_run_stays_with_its_set(copied: Path, small_set: Path, tmp_path: Path,
         (moved / "manifest.csv").write_bytes(manifest)
     edit(moved, 2, split="test")
     evaluate_run(copied, "--data", moved, "--method", "full_mixed")
-    results = read_results(copied)
+    results = read_results(copied, "-full_mixed")
     assert results["data"] == str(moved)
     assert results["scores"]["complete"]["full_mixed"]["samples"] == 16
 
@@ -173,7 +173,7 @@ def test_another_evaluation_is_written_beside_the_first(copied: Path) -> None:
     for flags in (["--damage", "paper"], ["--draws", 2], ["--windows", 2], ["--damage", "strong"]):
         evaluate_run(copied, *flags, "--method", "full_mixed")
     after = files_of(copied)
-    suffixes = ["-full_mixed", "-paper-full_mixed", "-full_mixed-draws-2", "-full_mixed-windows-2"]
+    suffixes = ["-full_mixed", "-paper-full_mixed", "-draws-2-full_mixed", "-windows-2-full_mixed"]
     names = [("results", "json"), ("results", "png"), ("gallery", "png")]
     assert after.keys() - before.keys() == {f"{name}{suffix}.{kind}" for suffix in suffixes
                                             for name, kind in names}
