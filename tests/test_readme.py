@@ -1,13 +1,15 @@
-"""What README shows: its Python runs as it stands, its links lead somewhere, its length."""
+"""What README shows: its Python runs as it stands, its links lead somewhere."""
 import re
 from pathlib import Path
 
-from helpers import ROOT
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_forward_pass_runs_as_it_stands(capsys) -> None:
+def test_the_forward_pass_runs_as_it_stands(capsys: pytest.CaptureFixture) -> None:
     block = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
     exec(block, {})
     assert capsys.readouterr().out == "torch.Size([2, 10])\n"
