@@ -75,9 +75,9 @@ def make_clips() -> Arrays:
                         audio=model_inputs(log_mel, None, CONFIG, NORMALISATION)[0])
         if name == "down":
             arrays |= named("clip.down.", mono=mono, **steps)
-    window, fft_size = audio.window_and_hop[0], 256
-    return arrays | named("filterbank.", window=torch.hann_window(window, periodic=False),
-                          filters=mel_filters(audio.sample_rate, fft_size, audio.mels))
+    window = torch.hann_window(audio.window_and_hop[0], periodic=False)
+    filters = mel_filters(audio.sample_rate, 256, audio.mels)
+    return arrays | named("filterbank.", window=window, filters=filters)
 
 
 def make_pictures() -> Arrays:
@@ -132,11 +132,11 @@ def make_draws(sample: Sample) -> Arrays:
     return arrays | named("draws.", **columns, order=order)
 
 
+@torch.no_grad()
 def shake(model: nn.Module, generator: torch.Generator, by: float = 0.1) -> nn.Module:
     """Move every trainable parameter from its start, in place, so that no 0 hides an error."""
-    with torch.no_grad():
-        for parameter in trainable(model).values():
-            parameter += by * torch.randn(parameter.shape, generator=generator)
+    for parameter in trainable(model).values():
+        parameter += by * torch.randn(parameter.shape, generator=generator)
     return model
 
 
@@ -161,27 +161,22 @@ def make_answers(model: PromptedBackbone, audio: Tensor, image: Tensor) -> Array
 
 def make_router(model: PromptedBackbone, samples: list[Sample]) -> Arrays:
     """A router fitted on four samples in each situation, and its picks for the damaged batch."""
-    router, batches = Router(CONFIG.model.width), []
-    for situation in Situation:
-        for sample in samples:
-            damaged = damage_sample(sample, situation, CONFIG.damage, seed=0, epoch=1)
-            tokens = model.backbone.encode(damaged.audio[None], damaged.image[None])
-            batches.append((*tokens, damaged.situation[None]))
-    router.fit(batches, CONFIG.router.shrinkage)
-    batch = collate([damage_sample(*pair, CONFIG.damage, seed=0, epoch=2)
-                     for pair in zip(samples, Situation)])
-    audio, image = batch.audio, batch.image
-    tokens = model.backbone.encode(audio, image)
+    router, encode = Router(CONFIG.model.width), model.backbone.encode
+    training = collate([damage_sample(sample, situation, CONFIG.damage, seed=0, epoch=1)
+                        for situation in Situation for sample in samples])
+    tokens = encode(training.audio, training.image)
+    router.fit([(*tokens, training.situation)], CONFIG.router.shrinkage)
+    arrays = named("router.fit.", features=router.pool(*tokens), situations=training.situation)
+    audio, image, *_ = collate([damage_sample(*pair, CONFIG.damage, seed=0, epoch=2)
+                                for pair in zip(samples, Situation)])
+    tokens = encode(audio, image)
     logits = router(*tokens)
     picks = pick_situations(logits, audio, image)
     blank = [pick_situations(logits, *pair) for pair in
              ((audio, 0 * image), (0 * audio, image), (0 * audio, 0 * image))]
-    fit_on = {"features": torch.cat([router.pool(*tokens) for *tokens, _ in batches]),
-              "situations": torch.cat([situation for *_, situation in batches])}
-    return (named("router.", **trainable(router), audio=audio, image=image, logits=logits,
-                  pooled=router.pool(*tokens), picks=picks, blank_picks=torch.stack(blank))
-            | named("router.fit.", **fit_on)
-            | {"routed.scores": model.answer_each(audio, image, picks)})
+    return (arrays | {"routed.scores": model.answer_each(audio, image, picks)}
+            | named("router.", **trainable(router), audio=audio, image=image, logits=logits,
+                    pooled=router.pool(*tokens), picks=picks, blank_picks=torch.stack(blank)))
 
 
 def make_baselines(backbone: Backbone, audio: Tensor, image: Tensor,
