@@ -3,8 +3,9 @@
 python -m ptm_mini.lab.ablate runs/toy-1 length           trains what is missing, then the table
 python -m ptm_mini.lab.ablate runs/av level --draws 2     of all seeds in runs/av
 
-Variants are runs of their own in RUN/variants. Each situation is trained by itself, and each test
-sample answered with the prompts of its true situation.
+Variants are runs of their own in RUN/variants. Each situation is trained by itself, and each sample
+answered with the prompts of its true situation: on the validation split for learning_rate, else on
+the test split.
 """
 import argparse
 import logging
@@ -57,13 +58,10 @@ def level(config: Config) -> list[Variant]:
     deep = config.prompts.input_depth or config.model.depth
     places = {"input": (deep, False, False), "attention": (0, True, False),
               "both": (deep, True, False), "both and joint": (deep, True, True)}
-    variants = []
-    for suffix, tuned in (("", False), (", head", True)):
-        for place, (depth, attention, joint) in places.items():
-            changes = {"prompts.input_depth": depth, "prompts.attention": attention,
-                       "prompts.joint": joint, "prompts.tune_head": tuned}
-            variants.append(Variant(place + suffix, "prompt", changes, "both, head"))
-    return variants
+    keys = "prompts.input_depth", "prompts.attention", "prompts.joint", "prompts.tune_head"
+    return [Variant(place + suffix, "prompt", dict(zip(keys, (*values, tuned))), "both, head")
+            for suffix, tuned in (("", False), (", head", True))
+            for place, values in places.items()]
 
 
 def length(config: Config) -> list[Variant]:
@@ -137,7 +135,7 @@ def fraction(config: Config) -> list[Variant]:
 
 
 def learning_rate(config: Config) -> list[Variant]:
-    """every method at three rates, on all data and a tenth: accuracy on the validation split"""
+    """every method at three rates, on all data and a tenth of it"""
     variants = []
     for method in LEARNERS:
         key = f"train.{method}.learning_rate"
@@ -179,8 +177,9 @@ def train_variant(opened: OpenRun, variant: Variant) -> Run:
     if variant.views:
         parts.append(f"views={variant.views}")
     folder = run.folder / "variants" / ",".join(parts)
-    own_backbone = "model.fusion" in changes
-    file = "backbone.pt" if own_backbone else os.path.relpath(run.path("backbone"), folder)
+    file = os.path.relpath(run.path("backbone"), folder)
+    if "model.fusion" in changes:
+        file = "backbone.pt"                            # trained anew
     variant_run = replace(run, folder=folder, config=config, data=opened.split.data.folder,
                           methods=[method], backbone=file)
     folder.mkdir(parents=True, exist_ok=True)
@@ -193,10 +192,9 @@ def train_variant(opened: OpenRun, variant: Variant) -> Run:
         if method in trained_methods(variant_run):
             return variant_run
         logger.info("training %s", folder)
-        data, backbone = copy(opened.split.data), opened.models.backbone
+        data = copy(opened.split.data)
         data.config = config              # of which a variant changes nothing that decoding reads
-        if own_backbone:
-            backbone = train_backbone(variant_run, data)
+        backbone = train_backbone(variant_run, data)
         if variant.views:
             train_cached(variant_run, backbone, data, method, variant.views)
             return variant_run
@@ -213,15 +211,13 @@ def settings_of(method: str, config: Config) -> dict[str, Any]:
     return {key: value for key, value in flatten(config).items() if not key.startswith(others)}
 
 
-def evaluate_variants(opened: OpenRun, variants: Sequence[Variant], runs: Sequence[Run]
-                      ) -> tuple[Table, dict[Situation, dict[str, Score]]]:
-    """Score one seed's variants; a backbone of their own has a row of its own.
-
-    runs  of the variants, as train_variant returns them
-    """
+def score_variants(opened: OpenRun, variants: Sequence[Variant]
+                   ) -> tuple[Table, dict[Situation, dict[str, Score]]]:
+    """Train and score one seed's variants; a backbone of their own has a row of its own."""
     table: Table = {}
     scores: dict[Situation, dict[str, Score]] = defaultdict(dict)
-    for variant, run in zip(variants, runs):
+    for variant in variants:
+        run = train_variant(opened, variant)
         models = load_models(run, opened.split.data.device, [variant.method])
         results = evaluate(models, opened.split, ["oracle"])
         tables = all_tables(opened._replace(run=run, models=models), results)
@@ -236,7 +232,7 @@ def evaluate_variants(opened: OpenRun, variants: Sequence[Variant], runs: Sequen
     return table, scores
 
 
-def compare(variants: Sequence[Variant], scores: list[dict[Situation, dict[str, Score]]],
+def compare(variants: Sequence[Variant], scores: Sequence[dict[Situation, dict[str, Score]]],
             same_samples: bool) -> dict[str, Difference]:
     """Compare each variant with its reference row. Arguments as of paired_differences."""
     references = {variant.reference for variant in variants}
@@ -276,16 +272,14 @@ def main(argv: list[str] | None = None) -> None:
             raise InputError(f"--data {args.data}: differs from the set that {seed.run.folder} was "
                              f"trained on; expected the same rows and files")
     kind, variants = args.kind, ABLATIONS[args.kind](opened[0].run.config)
-    split = "validation" if kind == "learning_rate" else "test"      # a choice must not see the test
-    if kind == "learning_rate":
-        opened = [seed._replace(split=seed.split._replace(split="val")) for seed in opened]
-    runs = [[train_variant(seed, variant) for variant in variants] for seed in opened]
-    tables, scores = zip(*map(partial(evaluate_variants, variants), opened, runs))
+    split = "val" if kind == "learning_rate" else "test"     # a choice must not see the test split
+    opened = [seed._replace(split=seed.split._replace(split=split)) for seed in opened]
+    tables, scores = zip(*(score_variants(seed, variants) for seed in opened))
     same_samples = len({seed.run.fingerprint for seed in opened}) == 1
     differences = compare(variants, scores, same_samples)
-    print(f"{format_table(tables, kind)}\n\nDifferences of averages; the standard error is over the "
-          f"{split} samples, each compared with itself:\n\n"
-          f"{format_table([summarise(differences)])}")
+    print(format_table(tables, kind))
+    print(f"\nDifferences of averages; the standard error is over the samples, each compared with "
+          f"itself:\n\n{format_table([summarise(differences)])}")
     path = args.run / f"ablate-{kind}{opened[0].suffix}"
     write(path.with_suffix(".json"), {"rows": tables, "differences": {
         row: difference._asdict() for row, difference in differences.items()}})

@@ -4,7 +4,6 @@ Neither a head nor prompts of the attention level change the encoders' tokens. T
 compute them, in each another view of the samples: damaged and augmented as in that epoch. Later
 epochs take turns with these views. `python -m ptm_mini.lab.ablate RUN views` compares them.
 """
-import logging
 import shutil
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -24,7 +23,6 @@ from ptm_mini.method.backbone import Backbone, Prompts
 from ptm_mini.method.damage import KINDS, Sample
 from ptm_mini.training import fit_router, train_cases, train_together
 
-logger = logging.getLogger(__name__)
 Item = tuple[int, int, Situation]             # row of the set, epoch, situation
 
 
@@ -119,7 +117,6 @@ def train_cached(run: Run, backbone: Backbone, data: PreparedSet, method: str, v
         models = train_cases(run, method, BackboneTail(backbone), cached)
         if method == "prompt":
             train_together(run, models, cached)
-        logger.info("cached the tokens of %d damaged samples", len(cached.slots))
     finally:
         shutil.rmtree(folder)
     if method == "prompt":

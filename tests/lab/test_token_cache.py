@@ -4,13 +4,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import (CONFIG, break_off, files_of, random_backbone, random_batch, refusal)
+from helpers import CONFIG, break_off, files_of, random_backbone, random_batch, refusal
 
 from ptm_mini.checkpoint import Run, fingerprint, load_tensors
 from ptm_mini.config import Situation, change
 from ptm_mini.data.dataset import PreparedSet, TrainingSamples
 from ptm_mini.lab.token_cache import BackboneTail, CachedSet, train_cached
-from ptm_mini.method.backbone import Backbone
+from ptm_mini.method.backbone import Backbone, freeze
 from ptm_mini.training import METHODS, train_cases, train_together, trained_methods
 
 EPOCHS = 3
@@ -21,7 +21,7 @@ ATTENTION = change(CONFIG, {
 
 @pytest.fixture
 def backbone() -> Backbone:
-    return random_backbone(CONFIG, torch.Generator().manual_seed(0)).eval().requires_grad_(False)
+    return freeze(random_backbone(CONFIG, torch.Generator().manual_seed(0)))
 
 
 def new_run(folder: Path, data: PreparedSet, backbone: Backbone) -> Run:
@@ -81,13 +81,11 @@ def test_epochs_take_turns_with_the_views(missing_set: Path, backbone: Backbone,
     assert torch.equal(read(1), read(3)) and not torch.equal(read(1), read(2))
     batch, = samples.loader(100, 2, "head complete")
     damaged, = TrainingSamples(data, tuple(Situation)).loader(100, 2, "head complete")
-    tokens = backbone.encode(damaged.audio, damaged.image)
-    assert torch.allclose(batch.audio, tokens[0], atol=1e-6)
-    assert torch.allclose(batch.image, tokens[1], atol=1e-6)
-    assert torch.equal(batch.situation, damaged.situation) and batch.id == damaged.id
-    assert torch.equal(batch.label, damaged.label)
-    count = len(cached.slots)
-    assert torch.equal(read(2), read(4)) and len(cached.slots) == count    # nothing anew
+    for found, tokens in zip(batch[:2], backbone.encode(damaged.audio, damaged.image)):
+        assert torch.allclose(found, tokens, atol=1e-6)
+    for found, expected in zip(batch[2:4], damaged[2:4]):          # situations and labels
+        assert torch.equal(found, expected)
+    assert batch.id == damaged.id
     with torch.no_grad():
         backbone.image_encoder.modality += 1                  # nobody asks the encoders again
     assert torch.equal(read(1), read(3))
@@ -107,9 +105,9 @@ def test_what_was_broken_off_resumes_to_the_same_bytes(
     assert files_of(whole.folder, "*.pt") == files_of(broken.folder, "*.pt")
 
 
-def test_what_changes_tokens_is_refused(data: PreparedSet, backbone: Backbone,
+@pytest.mark.parametrize("method", ["lora", "prompt"])         # prompts.input_depth is 2 there
+def test_what_changes_tokens_is_refused(method: str, data: PreparedSet, backbone: Backbone,
                                         tmp_path: Path) -> None:
     run = new_run(tmp_path / "run", data, backbone)
-    for method in ("lora", "prompt"):              # prompts.input_depth is 2 there
-        assert f"{method} with prompts.input_depth=" in refusal(
-            train_cached, run, backbone, data, method, 1)
+    assert f"{method} with prompts.input_depth=" in refusal(
+        train_cached, run, backbone, data, method, 1)
