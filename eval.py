@@ -49,6 +49,11 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if (args.pairs is None) != (args.out is None):
         raise InputError("--pairs and --out: one is given; expected both, or neither")
+    if (args.pairs or args.audio or args.image) and (
+            args.method or args.strategy or args.data or args.damage or args.details
+            or args.draws > 1 or args.pairs and (args.audio or args.image)):
+        raise InputError("--audio, --image, --pairs: files of your own are answered without an "
+                         "evaluation; expected no flags of one, and a pair or --pairs")
     if (args.json or args.picture) and not (args.audio or args.image):
         raise InputError("--json and --picture: nothing to answer; expected --audio or --image")
     return args
@@ -56,16 +61,15 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(argv)
-    device = pick_device(args.device)
     if args.json:                                # standard output is for the object alone
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
     if args.pairs:
-        predict_csv(Predictor(args.run, device, args.windows), args.pairs, args.out)
+        predict_csv(Predictor(args.run, args.device, args.windows), args.pairs, args.out)
         return
     if args.audio or args.image:
         if args.picture:
             refuse_existing(args.picture)
-        model = Predictor(args.run, device, args.windows)
+        model = Predictor(args.run, args.device, args.windows)
         pair = model.prepare(args.audio, args.image)
         answer, = model.answer([pair])
         if args.json:
@@ -81,7 +85,7 @@ def main(argv: list[str] | None = None) -> None:
             write_file(args.picture, draw(answer, pair))
         return
     runs = open_runs(args.run, args.data, args.damage, args.draws, args.windows, args.method,
-                     args.features, args.workers, device)
+                     args.features, args.workers, pick_device(args.device))
     part = [*(args.method or []), *(args.strategy or [])]       # has files of its own
     runs = [run._replace(suffix="-".join([run.suffix, *part])) for run in runs]
     report(args.run, runs, args.strategy or STRATEGIES, args.details)

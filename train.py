@@ -116,7 +116,7 @@ def extend_run(args: argparse.Namespace, folder: Path, seed: int | None,
         if getattr(args, flag):
             raise InputError(f"--{flag.replace('_', '-')}: belongs to the backbone, which {folder} "
                              f"has; leave it out, or choose another --out")
-    added = [method for method in args.method     # of a diverged one the settings may change too
+    added = [method for method in args.method     # new, or diverged: without a file so far
              if not any(run.path(stage).exists() or run.state_path(stage).exists()
                         for stage in stages_of(method))]
     config = make_config(args, run.config, args.method or run.methods, seed)
@@ -173,6 +173,8 @@ def main(argv: list[str] | None = None) -> None:
                 train_run(run, data)
             report_runs(out, opened)
         except KeyboardInterrupt as error:
+            if not run_folders(out):
+                raise
             raise KeyboardInterrupt(f"interrupted; resume with  python train.py --resume "
                                     f"{shlex.quote(str(out))}") from error
 

@@ -111,7 +111,8 @@ def run_folders(folder: Path) -> list[Path]:
     """List the run `folder` itself, or the runs seed-* in it by number; none of other folders."""
     if (folder / "config.json").exists():
         return [folder]
-    seeds = [path.parent for path in folder.glob("seed-*/config.json")]
+    seeds = [path.parent for path in folder.glob("seed-*/config.json")
+             if path.parent.name.removeprefix("seed-").isdecimal()]
     return sorted(seeds, key=lambda path: int(path.name.removeprefix("seed-")))
 
 

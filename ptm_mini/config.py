@@ -191,6 +191,7 @@ class Config:
                 (model.fusion in FUSION_KINDS, "model.fusion", f"one of {', '.join(FUSION_KINDS)}"),
                 (self.prompts.input_depth <= model.depth, "prompts.input_depth",
                  f"0 to model.depth={model.depth}"),
+                (train.label_smoothing <= 1, "train.label_smoothing", "0 to 1"),
                 (0 < train.fraction <= 1, "train.fraction", "more than 0, at most 1")):
             if not good:
                 raise InputError(f"setting {key}={flatten(self)[key]}: expected {expected}")
@@ -267,7 +268,7 @@ PRESETS = {
 DAMAGES = {
     # equally strong in all situations, so that they can be compared
     "strong": DamageConfig(),
-    # the paper's code: weak where both modalities are damaged
+    # the paper's code: weak where both modalities are damaged; at 32 pixels its blur is none
     "paper": DamageConfig(both=Strengths(audio_gaussian=0.22, image_gaussian=0.5, image_blur=0.03,
                                          image_pixelate=0.30)),
 }

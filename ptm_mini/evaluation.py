@@ -53,14 +53,16 @@ class Models(NamedTuple):
         """Answer a batch by every method and strategy.
 
         Each set answers the batch once and strategies select from that; only concat is a pass of
-        its own. For the oracle alone, sets of other situations than the batch's are left out.
+        its own. A set whose answer no strategy selects is left out.
         """
         audio, image, situations = batch.audio, batch.image, batch.situation
         tokens, sets, picks = self.backbone.encode(audio, image), None, None
         rows = {"backbone": self.backbone.head(self.backbone.join(*tokens))}
         if self.router is not None:
             picks = pick_situations(self.router(*tokens), audio, image)
-        needed = list(Situation) if set(strategies) - {"oracle"} else situations.unique().tolist()
+        needed = list(Situation)
+        if not set(strategies) & {"routed", "lowest_entropy"}:
+            needed = situations.unique().tolist() if "oracle" in strategies else []
         for method, model in self.methods.items():
             if not hasattr(model, "answer"):
                 rows[method] = model(audio, image)

@@ -24,7 +24,7 @@ from ptm_mini.evaluation import BATCH_SIZE, window_places
 from ptm_mini.files import refuse_existing, write_file
 from ptm_mini.method.prompts import mean_probabilities
 from ptm_mini.method.router import pick_situations
-from ptm_mini.training import load_models
+from ptm_mini.training import load_models, pick_device
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class Predictor:
 
     def __init__(self, folder: Path, device: str = "cpu", windows: int = 1):
         """Raises InputError where the run has no prompts."""
-        self.places, self.device = window_places(windows), torch.device(device)
+        self.places, self.device = window_places(windows), pick_device(device)
         self.run = read_run(folder)
         self.models = load_models(self.run, self.device, ["prompt"])
 
@@ -122,19 +122,28 @@ def as_sound(audio: Any) -> Path | tuple[Tensor, int]:
     """Convert what a Predictor takes to what read_waveform takes."""
     if isinstance(audio, (str, os.PathLike)):
         return Path(audio)
-    wave, rate = audio
-    wave = np.asarray(wave)
+    try:
+        wave, rate = np.asarray(audio[0]), int(audio[1])
+    except (TypeError, ValueError, IndexError) as error:
+        raise InputError(f"audio: {type(audio).__name__}; expected a path or (wave, "
+                         f"rate)") from error
     if wave.dtype.kind != "f" or wave.ndim not in (1, 2):
-        raise InputError(f"audio: {wave.dtype} {list(wave.shape)}; expected a path, or floats "
-                         f"between -1 and 1, [n] or [n, channels], and a rate")
-    return torch.from_numpy(np.ascontiguousarray(wave, dtype=np.float32)), int(rate)
+        raise InputError(f"audio: {wave.dtype} {list(wave.shape)}; expected floats between -1 and "
+                         f"1, [n] or [n, channels]")
+    return torch.from_numpy(np.ascontiguousarray(wave, dtype=np.float32)), rate
 
 
 def as_image(image: Any) -> Path | Image.Image:
     """Convert what a Predictor takes to what read_image takes."""
     if isinstance(image, (str, os.PathLike)):
         return Path(image)
-    return image if isinstance(image, Image.Image) else Image.fromarray(np.asarray(image))
+    if isinstance(image, Image.Image):
+        return image
+    pixels = np.asarray(image)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise InputError(f"image: {pixels.dtype} {list(pixels.shape)}; expected a path, a Pillow "
+                         f"image or uint8 [H, W, 3]")
+    return Image.fromarray(pixels)
 
 
 def explain(answer: Answer) -> str:

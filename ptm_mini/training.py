@@ -69,11 +69,11 @@ def fit(run: Run, name: str, model: nn.Module, data: PreparedSet, situations: Se
     rate_shares  {parameter: its share of the learning rate}, 1 for others
     """
     method, _, case = name.partition(" ")
-    train = run.config.train
-    stage = getattr(train, "together" if case == "together" else method)
-    samples = TrainingSamples(data, situations, 1.0 if name == "backbone" else train.fraction)
+    settings = run.config.train
+    stage = getattr(settings, "together" if case == "together" else method)
+    samples = TrainingSamples(data, situations, 1.0 if name == "backbone" else settings.fraction)
     split, device = EvalSplit((data,), "val"), data.device
-    parameters = trainable(model.to(device))
+    parameters = trainable(model.to(device))        # no dropout: train and eval mode are alike
     if not any(p.numel() for p in parameters.values()):
         raise InputError(f"{name}: nothing is trainable; expected prompts.length above 0 and a "
                          f"place for prompts, or tune_head=true")
@@ -81,12 +81,12 @@ def fit(run: Run, name: str, model: nn.Module, data: PreparedSet, situations: Se
     optimizer, scheduler = make_optimizer(parameters, stage, steps, rate_shares or {})
 
     def answer(batch: Sample) -> dict[str, Tensor]:
-        with torch.autocast(device.type, torch.bfloat16, enabled=train.bf16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16):
             return {key: function(batch) for key, function in answers.items()}
 
     def loss_fn(batch: Sample) -> Tensor:
         losses = [F.cross_entropy(logits.float(), batch.label,
-                                  label_smoothing=train.label_smoothing)
+                                  label_smoothing=settings.label_smoothing)
                   for logits in answer(batch).values()]
         return sum(losses) / len(losses)
 
@@ -94,6 +94,8 @@ def fit(run: Run, name: str, model: nn.Module, data: PreparedSet, situations: Se
         scores = [score for s in situations for score in score_split(answer, split, s).values()]
         return fmean(score.accuracy for score in scores), fmean(score.loss for score in scores)
 
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
     logger.info("%s: %s", name, describe(parameters))
     first, best, best_weights = 1, None, copy_tensors(parameters)
     if run.state_path(name).exists():                  # a killed run resumes, to the same bytes
@@ -138,7 +140,7 @@ def fit(run: Run, name: str, model: nn.Module, data: PreparedSet, situations: Se
 def make_optimizer(parameters: dict[str, Tensor], stage: StageConfig, steps: int,
                    rate_shares: dict[str, float]) -> tuple[torch.optim.Optimizer,
                                                            torch.optim.lr_scheduler.LRScheduler]:
-    """AdamW under a one-cycle schedule of its learning rate (docs/porting.md writes both out)."""
+    """AdamW under a one-cycle schedule of its learning rate and beta1 (docs/porting.md)."""
     groups = defaultdict(list)
     for name, parameter in parameters.items():
         groups[stage.learning_rate * rate_shares.get(name, 1.0)].append(parameter)
@@ -155,7 +157,7 @@ def describe(parameters: dict[str, Tensor]) -> str:
     if len(parameters) > 12:
         return f"{total} in {len(parameters)} tensors"
     return f"{total}: " + ", ".join(f"{name} {'x'.join(map(str, p.shape))}"
-                                    for name, p in parameters.items())
+                                    for name, p in parameters.items() if p.numel())
 
 
 def train(run: Run, name: str, model: nn.Module, data: PreparedSet, situations: Sequence[Situation],
@@ -193,9 +195,9 @@ def train_cases(run: Run, method: str, backbone: Backbone, data: PreparedSet) ->
 def train_together(run: Run, models: Sequence[PromptedBackbone], data: PreparedSet) -> None:
     """Train all prompt sets at once, so that they can stand side by side too.
 
-    Sets that never met compete for the same attention. Here each sample is put into a situation of
-    its own and answered twice, with the set of that situation and with all side by side; the mean
-    of both losses reaches all sets.
+    Sets trained apart compete for the same attention. Here each sample is put into a situation of
+    its own and answered twice, with the set of that situation and with all side by side, and the
+    mean of both losses is trained.
     """
     model = assemble(models)
     if not run.path("prompt together").exists():

@@ -285,9 +285,11 @@ class TrainingSamples:
             if order is not None:
                 rows = rows[seeded_generator(seed, number, order).permutation(n)]
             for row in rows.tolist():
-                generator = seeded_generator(seed, number, f"situation {self.data.rows[row].id}")
-                situation = self.situations[generator.integers(len(self.situations))]
-                items.append((row, number, situation))
+                drawn = 0
+                if len(self.situations) > 1:
+                    name = f"situation {self.data.rows[row].id}"
+                    drawn = seeded_generator(seed, number, name).integers(len(self.situations))
+                items.append((row, number, self.situations[drawn]))
         return items[first % n:][:self.length]
 
     def loader(self, batch_size: int, epoch: int, order: str | None = None) -> DataLoader:
