@@ -128,8 +128,8 @@ def as_sound(audio: Any) -> Path | tuple[Tensor, int]:
         raise InputError(f"audio: {type(audio).__name__}; expected a path or (wave, "
                          f"rate)") from error
     if wave.dtype.kind != "f" or wave.ndim not in (1, 2):
-        raise InputError(f"audio: {wave.dtype} {list(wave.shape)}; expected floats between -1 and "
-                         f"1, [n] or [n, channels]")
+        raise InputError(f"audio: {wave.dtype} {list(wave.shape)}; expected a path, or floats "
+                         f"between -1 and 1, [n] or [n, channels], and a rate")
     return torch.from_numpy(np.ascontiguousarray(wave, dtype=np.float32)), rate
 
 
