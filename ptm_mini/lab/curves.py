@@ -41,8 +41,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     logs = [read_run(folder).read_log() for folder in run_folders(args.run) or [args.run]]
     if not any(logs):
-        raise InputError(f"{args.run}: no epoch is logged; expected a run that train.py has "
-                         f"trained: resume it with  python train.py --resume {args.run}")
+        raise InputError(f"{args.run}: no epoch is logged; expected a run that has trained: "
+                         f"python train.py --resume {args.run}")
     rows = collect_curves(logs)
     losses = [name for row in rows for name in row if name.endswith("loss")]
     write(args.run / "curves.png",

@@ -6,7 +6,6 @@
 """
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -26,26 +25,35 @@ def record(model: nn.Module) -> Iterator[dict[str, Tensor]]:
     recorded: dict[str, Tensor] = {}
     handles = []
 
-    def keep(name: str, module: nn.Module, compute: Callable[..., Tensor]) -> None:
+    def keep(name: str, module: nn.Module,
+             compute: Callable[..., Tensor] = lambda output, *_, **__: output) -> None:
         """Record compute(output, *inputs) whenever the module has run."""
         def hook(_: nn.Module, inputs: tuple, keywords: dict[str, Any], output: Tensor) -> None:
             recorded[name.lstrip(".")] = compute(output, *inputs, **keywords)
         handles.append(module.register_forward_hook(hook, with_kwargs=True))
 
-    for path, module in model.named_modules():
+    def watch(path: str, module: nn.Module) -> None:
+        """Keep what is to be recorded of a module."""
         if isinstance(module, Encoder):
-            keep(f"{path}.patches", module.patches, take_patches)
-            keep(f"{path}.tokens", module.patches, partial(compute_tokens, module))
+            keep(f"{path}.patches", module.patches, lambda output, _: flatten_patches(output))
+            keep(f"{path}.tokens", module.patches, lambda output, _: (
+                flatten_patches(output) + module.positions + module.modality))
         if isinstance(module, (Block, CrossUpdate)):
             norm = module.norm2 if isinstance(module, Block) else module.norm_mlp
             keep(f"{path}.attended", norm, lambda _, tokens: tokens)
         if isinstance(module, (Encoder, Block, CrossUpdate)):
-            keep(f"{path}.out", module, take_output)
-        if isinstance(module, Attention):
-            keep(f"{path}.probabilities", module, partial(compute_probabilities, module))
+            keep(f"{path}.out", module)
+        if isinstance(module, Attention):    # its forward's fused kernel returns no probabilities
+            def attend(_: Tensor, *inputs: Tensor, **keywords: Tensor) -> Tensor:
+                query, key, _ = module.project(*inputs, **keywords)
+                return (query @ key.mT / query.shape[-1] ** 0.5).softmax(dim=-1)
+            keep(f"{path}.probabilities", module, attend)
         if isinstance(module, Backbone):      # tuned heads are others than its own
             keep(f"{path}.features", module.norm, lambda tokens, _: tokens.mean(dim=1))
-            keep(f"{path}.logits", module, take_output)
+            keep(f"{path}.logits", module)
+
+    for path, module in model.named_modules():
+        watch(path, module)
     try:
         yield recorded
     finally:
@@ -53,22 +61,6 @@ def record(model: nn.Module) -> Iterator[dict[str, Tensor]]:
             handle.remove()
 
 
-def take_output(output: Tensor, *_: Tensor, **__: Tensor) -> Tensor:
-    return output
-
-
-def take_patches(output: Tensor, *_: Tensor) -> Tensor:
+def flatten_patches(output: Tensor) -> Tensor:
     """[B, D, rows, columns] -> [B, N, D], row-major"""
     return output.flatten(2).transpose(1, 2)
-
-
-def compute_tokens(encoder: Encoder, output: Tensor, *_: Tensor) -> Tensor:
-    """Compute what enters an encoder's first block from the output of its convolution."""
-    return take_patches(output) + encoder.positions + encoder.modality
-
-
-def compute_probabilities(attention: Attention, _: Tensor, *inputs: Tensor,
-                          **keywords: Tensor) -> Tensor:
-    """Compute an attention's softmax, which the fused kernel in its forward does not return."""
-    query, key, _ = attention.project(*inputs, **keywords)
-    return (query @ key.mT / query.shape[-1] ** 0.5).softmax(dim=-1)

@@ -1,40 +1,35 @@
 """Charts of lines over x, with the spread over seeds shaded."""
 import math
-import statistics
 from collections.abc import Collection, Sequence
 
 from PIL import Image, ImageDraw
 
-from ptm_mini.plots import COLOURS, FAINT, INK, LINE, as_png, font
+from ptm_mini.plots import (COLOURS, FAINT, INK, LINE, as_png, draw_legend, font, mean_and_spread,
+                            text_width)
 
 Panel = dict[str, list[tuple[float, list[float]]]]    # {line: points}: x and values, one a seed
 WIDTH, HEIGHT, BELOW = 330, 300, 92           # pixels of a panel; from it to the next one below
 LEFT, TOP, INSET = 64, 66, 14                 # INSET: from a panel's side to its first point
 SHADE = "24"                                  # opacity of the spread, of ff
-MARKED = 30                                   # points of a line up to which each is marked
 
 
 def lines(rows: Sequence[dict[str, Panel]], title: str, x_label: str, logarithmic: bool = False,
           fitted: Collection[str] = ()) -> bytes:
     """Draw rows of panels; the panels of a row share their x axis. PNG
 
-    rows     list of {panel's name: Panel}
-    fitted   names of panels whose y axis is fitted to their values; others end at 1
+    rows     {panel's name: Panel} each
+    fitted   names of panels whose y axis is fitted to their values; others reach 1
     """
     names = list(dict.fromkeys(name for row in rows for panel in row.values() for name in panel))
     colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
-    step = LEFT + max([WIDTH, *(round(font(14).getlength(name)) for row in rows for name in row)])
+    step = LEFT + max(WIDTH, text_width([name for row in rows for name in row], 14))
     right = step * max(map(len, rows)) + 24
-    total = max(right + 40 + round(max(font(14).getlength(name) for name in names)),
-                LEFT + 16 + round(font(18).getlength(title)))
+    total = max(right + 40 + text_width(names, 14), LEFT + 16 + text_width([title], 18))
     bottom = TOP + max((HEIGHT + BELOW) * len(rows) - 24, LINE * len(names) + 20)
     picture = Image.new("RGB", (total, bottom), "white")
     draw = ImageDraw.Draw(picture, "RGBA")                   # colours may be see-through
     draw.text((LEFT, 10), title, INK, font(18))
-    for i, (name, colour) in enumerate(colours.items()):
-        y = TOP + LINE * i
-        draw.rectangle((right, y, right + 14, y + 14), colour)
-        draw.text((right + 22, y - 2), name, INK, font(14))
+    draw_legend(draw, right, TOP, names)
     for r, row in enumerate(rows):
         places = place_xs(row.values(), logarithmic)
         for p, (name, panel) in enumerate(row.items()):
@@ -57,49 +52,39 @@ def place_xs(panels: Collection[Panel], logarithmic: bool) -> dict[float, float]
 def draw_panel(draw: ImageDraw.ImageDraw, left: int, top: int, panel: Panel,
                places: dict[float, float], fitted: bool, colours: dict[str, str]) -> None:
     """Draw the axes and the lines of a panel."""
-    reaches = {name: [(left + places[x], *find_reach(values)) for x, values in points]
-               for name, points in panel.items()}
-    ticks = choose_ticks([y for path in reaches.values() for _, *ys in path for y in ys], fitted)
-    low, high = ticks[0], ticks[-1]
-    digits = max(0, -math.floor(math.log10(ticks[1] - low) + 1e-9))
+    paths = {name: [(left + places[x], *mean_and_spread(values)) for x, values in points]
+             for name, points in panel.items()}
+    ends = [] if fitted else [1.0]
+    for path in paths.values():
+        for _, mean, spread in path:
+            ends += [mean - spread, mean + spread]
+    ticks = choose_ticks(ends)
 
     def place_y(value: float) -> float:
-        return top + HEIGHT * (high - max(low, min(value, high))) / (high - low)
+        return top + HEIGHT * (ticks[-1] - value) / (ticks[-1] - ticks[0])
 
     for tick in ticks:
         draw.line((left, place_y(tick), left + WIDTH, place_y(tick)), FAINT)
-        draw.text((left - 8, place_y(tick)), f"{tick:.{digits}f}", INK, font(13), anchor="rm")
+        draw.text((left - 8, place_y(tick)), f"{tick:g}", INK, font(13), anchor="rm")
     end = -math.inf
     for x, place in places.items():               # labels that would touch the last are left out
-        label = f"{x:,.4g}" if x < 10000 else f"{x:,.0f}"
-        half = font(12).getlength(label) / 2
+        half = text_width([f"{x:,}"], 12) / 2
         if place - half > end + 4:
-            draw.text((left + place, top + HEIGHT + 6), label, INK, font(12), anchor="ma")
+            draw.text((left + place, top + HEIGHT + 6), f"{x:,}", INK, font(12), anchor="ma")
             end = place + half
-    for name, path in reaches.items():
-        mean, above, below = ([(x, place_y(ys[i])) for x, *ys in path] for i in range(3))
-        if len(path) > 1:
-            draw.polygon(above + below[::-1], colours[name] + SHADE)
-            draw.line(mean, colours[name], width=3)
-        else:
-            draw.line(above + below, colours[name])
-        for x, y in mean if len(mean) <= MARKED else ():
-            draw.ellipse((x - 4, y - 4, x + 4, y + 4), colours[name])
+    for name, path in paths.items():
+        above = [(x, place_y(mean + spread)) for x, mean, spread in path]
+        below = [(x, place_y(mean - spread)) for x, mean, spread in path]
+        draw.polygon(above + below[::-1], colours[name] + SHADE)
+        draw.line([(x, place_y(mean)) for x, mean, _ in path], colours[name], width=3)
+        for x, mean, _ in path:
+            draw.circle((x, place_y(mean)), 3, colours[name])
 
 
-def find_reach(values: list[float]) -> tuple[float, float, float]:
-    """Compute the mean over seeds, and the ends of the spread above and below it."""
-    mean = statistics.fmean(values)
-    spread = statistics.stdev(values) if len(values) > 1 else 0.0
-    return mean, mean + spread, mean - spread
-
-
-def choose_ticks(values: list[float], fitted: bool) -> list[float]:
+def choose_ticks(values: Collection[float]) -> list[float]:
     """Choose round numbers around the values: a step is 1, 2 or 5 times a power of ten."""
-    if not fitted:
-        return [tenth / 10 for tenth in range(math.floor(10 * max(0.0, min(values) - 0.02)), 11)]
     least = max((max(values) - min(values)) / 6, 1e-3)
     power = 10.0 ** math.floor(math.log10(least))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= least)
-    first, last = math.floor(min(values) / step), math.floor(max(values) / step) + 1
-    return [n * step for n in range(first, last + 1)]
+    first, last = math.floor(min(values) / step + 1e-9), math.ceil(max(values) / step - 1e-9)
+    return [n * step for n in range(first, max(last, first + 1) + 1)]

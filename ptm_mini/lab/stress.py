@@ -31,37 +31,23 @@ def scale_strengths(strengths: Strengths, severity: float) -> Strengths:
     return Strengths(**scaled)
 
 
-def score(run: OpenRun, split: EvalSplit, situation: Situation) -> dict[str, float]:
-    """{row: accuracy} of all methods and strategies"""
-    scores = score_split(lambda batch: run.models.answer(batch).rows, split, situation)
-    return {row: score.accuracy for row, score in scores.items()}
+def at_severity(split: EvalSplit, severity: float) -> EvalSplit:
+    """Scale the strengths of a split's damage; the kind "missing" has none and is left out."""
+    data = copy(split.data)
+    damage = DamageConfig(scale_strengths(data.config.damage.alone, severity),
+                          scale_strengths(data.config.damage.both, severity))
+    data.config = replace(data.config, damage=damage)
+    return split._replace(windows=(data,), kinds=KINDS.keys() - {"missing"})
 
 
-def sweep_severities(run: OpenRun) -> dict[str, Table]:
-    """{situation: {row: {severity: accuracy}}}, without the kind "missing": it has no strength"""
-    tables: dict[str, Table] = {}
-    for severity in SEVERITIES:
-        data = copy(run.split.data)
-        damage = DamageConfig(*(scale_strengths(strengths, severity) for strengths in
-                                (data.config.damage.alone, data.config.damage.both)))
-        data.config = replace(data.config, damage=damage)
-        split = run.split._replace(windows=(data,), kinds=KINDS.keys() - {"missing"})
-        for situation in NOISY:
-            table = tables.setdefault(situation.label, {})
-            for row, accuracy in score(run, split, situation).items():
-                table.setdefault(row, {})[f"{severity:g}"] = accuracy
-    return tables
-
-
-def score_kinds(run: OpenRun) -> dict[str, Table]:
-    """{modality: {row: {kind: accuracy}}}: it alone is damaged, always by this kind"""
-    tables: dict[str, Table] = {"audio": {}, "image": {}}
-    for (modality, table), situation in zip(tables.items(), NOISY):
-        for kind in [kind for kind in KINDS if kind.startswith(modality)] + ["missing"]:
-            split = run.split._replace(kinds=[kind])
-            for row, accuracy in score(run, split, situation).items():
-                table.setdefault(row, {})[kind] = accuracy
-    return tables
+def score(run: OpenRun, situation: Situation, splits: dict[str, EvalSplit]) -> Table:
+    """Compute the accuracies of all methods and strategies, with a column for each split."""
+    table: Table = {}
+    for column, split in splits.items():
+        scores = score_split(lambda batch: run.models.answer(batch).rows, split, situation)
+        for row, own in scores.items():
+            table.setdefault(row, {})[column] = own.accuracy
+    return table
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -72,17 +58,23 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     runs = open_runs(args.run, args.data, args.damage, features=args.features,
                      workers=args.workers, device=pick_device(args.device))
-    sweeps, kinds = [sweep_severities(run) for run in runs], [score_kinds(run) for run in runs]
-    panels = {}
-    for situation, rows in sweeps[0].items():
-        tables = [sweep[situation] for sweep in sweeps]
-        print(f"{format_table(tables, f'{situation}, severity')}\n")
-        panels[situation] = {row: [(float(severity), [table[row][severity] for table in tables])
-                                   for severity in columns] for row, columns in rows.items()}
-    for modality in kinds[0]:
-        print(f"{format_table([own[modality] for own in kinds], f'{modality}, one kind alone')}\n")
+    content, panels = {}, {}
+    for situation in NOISY:
+        tables = [score(run, situation, {f"{severity:g}": at_severity(run.split, severity)
+                                         for severity in SEVERITIES}) for run in runs]
+        content[f"{situation.label}, severity"] = tables
+        panels[situation.label] = {
+            row: [(float(severity), [table[row][severity] for table in tables])
+                  for severity in columns] for row, columns in tables[0].items()}
+    for modality, situation in zip(("audio", "image"), NOISY):
+        kinds = [kind for kind in KINDS if kind.startswith((modality, "missing"))]
+        content[f"{modality}, one kind alone"] = [
+            score(run, situation, {kind: run.split._replace(kinds=[kind]) for kind in kinds})
+            for run in runs]
+    for title, tables in content.items():
+        print(f"{format_table(tables, title)}\n")
     suffix = runs[0].suffix
-    write(args.run / f"stress{suffix}.json", {"severity": sweeps, "kind": kinds})
+    write(args.run / f"stress{suffix}.json", content)
     title = f"Test accuracy by severity, {args.run.resolve().name}{suffix}"
     write(args.run / f"stress{suffix}.png", lines([panels], title, "times the training strength"))
 

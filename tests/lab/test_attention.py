@@ -1,13 +1,10 @@
 """What the fusion blocks attend to: shares that sum to 1, each at its own patch."""
-import io
-import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from helpers import CLASSES, CONFIG, FLAGS, random_batch, random_models, refusal, train_only
 from PIL import Image
-from torch import Tensor
 
 from ptm_mini.checkpoint import Run
 from ptm_mini.config import Config, Situation, override
@@ -25,45 +22,39 @@ def open_random(data: PreparedSet, config: Config = CONFIG) -> OpenRun:
     return OpenRun(run, random_models(config, ["prompt"]), EvalSplit((data,), "test"))
 
 
-def record_keys(run: OpenRun, reader: str) -> Tensor:
-    """Each key's share [B, P+N_c] of a random batch, computed anew."""
-    model, batch = run.models.methods["prompt"], random_batch(CONFIG)
-    with record(model.backbone) as recorded:
-        model.answer_each(batch.audio, batch.image, batch.situation)
-    return recorded[f"fusion.0.update_{reader}.attention.probabilities"].mean(dim=(1, 2))
-
-
 def test_shares_sum_to_one_and_lie_where_their_patches_are_drawn(data: PreparedSet) -> None:
-    run = open_random(data)
-    maps, P = attention.map_attention(run, random_batch(CONFIG)), CONFIG.prompts.length
+    run, batch, P = open_random(data), random_batch(CONFIG), CONFIG.prompts.length
+    maps, model = attention.map_attention(run, batch), run.models.methods["prompt"]
+    with record(model.backbone.fusion) as recorded:
+        model.answer_each(batch.audio, batch.image, batch.situation)
     assert list(maps) == ["audio", "image"]
     for reader, (prompts, patches) in maps.items():
-        keys = record_keys(run, reader)
+        keys = recorded[f"0.update_{reader}.attention.probabilities"].mean(dim=(1, 2))
+        assert patches.shape[1:] == (2, 2)
         torch.testing.assert_close(prompts, keys[:, :P])
         torch.testing.assert_close(prompts.sum(1) + patches.sum((1, 2)), torch.ones(len(keys)))
         rows = patches.flip(1) if reader == "image" else patches     # low notes are drawn last
         torch.testing.assert_close(rows.flatten(1), keys[:, P:])
-    assert maps["audio"].patches.shape[1:] == maps["image"].patches.shape[1:] == (2, 2)
 
 
 def test_blocks_are_averaged_and_a_direction_may_be_left_out(data: PreparedSet) -> None:
     config = override(CONFIG, "model.fusion=image_to_audio", "model.fusion_depth=2")
     maps = attention.map_attention(open_random(data, config), random_batch(config))
+    (prompts, patches), = maps.values()
     assert list(maps) == ["audio"]
-    total = maps["audio"].prompts.sum(dim=1) + maps["audio"].patches.sum(dim=(1, 2))
-    torch.testing.assert_close(total, torch.ones(9))
+    torch.testing.assert_close(prompts.sum(dim=1) + patches.sum(dim=(1, 2)), torch.ones(9))
 
 
 def test_the_table_holds_means_over_the_test_samples(data: PreparedSet) -> None:
-    run = open_random(data)
+    run, situation = open_random(data), Situation.NOISY_IMAGE
     table = attention.compute_shares(run)
     assert list(table) == ["audio queries", "image queries"]
-    assert list(table["audio queries"]) == [*(s.label for s in Situation), "even"]
-    assert table["audio queries"]["even"] == pytest.approx(2 / (2 + 4))
-    samples = attention.collect_samples(run, data.indices("test").tolist())
-    shares = [float(mapped[Situation.NOISY_IMAGE][1]["image"].prompts.sum())
-              for _, mapped in samples]
-    assert table["image queries"]["noisy_image"] == pytest.approx(sum(shares) / 15, abs=1e-5)
+    assert list(table["audio queries"]) == [s.label for s in Situation]
+    items = [run.split.item(row, situation) for row in data.indices("test").tolist()]
+    shares = [float(attention.map_attention(run, batch)["image"][0].sum())
+              for batch in data.loader(items, 1)]
+    mean = sum(shares) / len(shares)
+    assert table["image queries"]["noisy_image"] == pytest.approx(mean, abs=1e-5)
 
 
 def test_the_picture_is_orange_where_the_attention_is() -> None:
@@ -75,22 +66,15 @@ def test_the_picture_is_orange_where_the_attention_is() -> None:
     assert strength[3] == pytest.approx(strength[1] / 4, abs=3)
 
 
-def test_the_command_prints_the_table_and_draws(run_folder: Path, tmp_path: Path,
+def test_the_command_prints_the_table_and_draws(copied: Path,
                                                 capsys: pytest.CaptureFixture) -> None:
-    run = shutil.copytree(run_folder, tmp_path / "run")
-    attention.main([str(run), "--device", "cpu"])
+    attention.main([str(copied), "--device", "cpu"])
     assert "| audio queries |" in capsys.readouterr().out
-    with Image.open(io.BytesIO((run / "attention.png").read_bytes())) as picture:
+    with Image.open(copied / "attention.png") as picture:
         assert picture.width > 8 * SIDE and picture.height > attention.SAMPLES * SIDE
-    attention.main([str(run), "--device", "cpu", "--damage", "paper"])
-    assert (run / "attention-paper.png").exists()
 
 
-def test_a_run_without_prompts_or_fusion_is_refused(run_folder: Path, small_set: Path,
-                                                    tmp_path: Path) -> None:
-    run = shutil.copytree(run_folder, tmp_path / "run")
-    (run / "router.pt").unlink()
-    assert "has not trained it" in refusal(attention.main, [str(run), "--device", "cpu"])
+def test_a_run_without_fusion_is_refused(small_set: Path, tmp_path: Path) -> None:
     train_only("--data", small_set, "--out", tmp_path / "none", "--epochs", 0, *FLAGS,
                "--set", "train.backbone.epochs=0", "--set", "model.fusion=none")
     says = refusal(attention.main, [str(tmp_path / "none"), "--device", "cpu"])

@@ -1,14 +1,15 @@
 """Training curves from a run's log, and the charts of lines that they are drawn with."""
-import io
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers import refusal
-from PIL import Image, ImageChops
+from PIL import Image
+from test_plots import LONG, least_margin, open_png, rgb
 
-from ptm_mini.lab import curves, lines as charts
+from ptm_mini.lab import curves
 from ptm_mini.lab.lines import HEIGHT, INSET, LEFT, TOP, WIDTH, choose_ticks, lines, place_xs
 from ptm_mini.plots import COLOURS
 
@@ -16,13 +17,6 @@ from ptm_mini.plots import COLOURS
 def line(stage: str, epoch: int, loss: float = 2.0, accuracy: float = 0.5) -> dict[str, Any]:
     return {"stage": stage, "epoch": epoch, "loss": loss, "validation_loss": loss + 0.5,
             "accuracy": accuracy, "seconds": 1.0, "peak_bytes": None}
-
-
-def heights(png: bytes, x: float, colour: str) -> list[int]:
-    """Where a colour is in a column of pixels."""
-    picture = Image.open(io.BytesIO(png)).convert("RGB")
-    wanted = tuple(bytes.fromhex(colour[1:]))
-    return [y for y in range(picture.height) if picture.getpixel((round(x), y)) == wanted]
 
 
 def test_every_stage_has_its_line_in_its_methods_row() -> None:
@@ -45,34 +39,29 @@ def test_several_seeds_are_one_line_and_one_may_have_fewer_epochs() -> None:
     assert points == [(1, [0.2, pytest.approx(0.3)]), (2, [0.4, 0.5]), (3, [pytest.approx(0.7)])]
 
 
-def test_the_command_draws_a_run_and_several_seeds(run_folder: Path, seeds_folder: Path,
+def test_the_command_draws_a_run_and_several_seeds(copied: Path, seeds_folder: Path,
                                                    tmp_path: Path) -> None:
-    for name, folder in (("run", run_folder), ("seeds", seeds_folder)):
-        copied = shutil.copytree(folder, tmp_path / name)
-        curves.main([str(copied)])
-        with Image.open(copied / "curves.png") as picture:
+    for folder in (copied, shutil.copytree(seeds_folder, tmp_path / "seeds")):
+        curves.main([str(folder)])
+        with Image.open(folder / "curves.png") as picture:
             assert picture.width > 3 * WIDTH
-    (tmp_path / "run" / "log.jsonl").unlink()
-    assert "no epoch is logged" in refusal(curves.main, [str(tmp_path / "run")])
-    assert "config.json: no such file" in refusal(curves.main, [str(tmp_path)])
+    (copied / "log.jsonl").unlink()
+    assert "no epoch is logged" in refusal(curves.main, [str(copied)])
 
 
-def test_lines_pass_where_their_numbers_say() -> None:
-    """A loss that falls from 4 to 2: the axis goes by halves from 2 to 4.5."""
-    png = lines([{"loss": {"a": [(1, [4.0]), (9, [2.0])]}}], "title", "epoch", fitted=["loss"])
-    for x, loss in ((INSET, 4.0), (WIDTH / 2, 3.0), (WIDTH - INSET, 2.0)):
-        ys = heights(png, LEFT + x, COLOURS[0])
-        assert sum(ys) / len(ys) == pytest.approx(TOP + HEIGHT * (4.5 - loss) / 2.5, abs=2)
-
-
-def test_an_axis_that_is_not_fitted_ends_at_1_and_a_spread_stays_in_the_panel() -> None:
-    points = {"a": [(1, [0.5, 0.5]), (2, [0.7, 1.3])]}
-    png = lines([{"accuracy": points}], "", "")
-    assert choose_ticks([0.5], fitted=False) == [0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
-    ys = heights(png, LEFT + INSET, COLOURS[0])
-    assert sum(ys) / len(ys) == pytest.approx(TOP + HEIGHT * 0.5 / 0.6, abs=2)
-    above = Image.open(io.BytesIO(png)).crop((LEFT, TOP - 8, LEFT + WIDTH, TOP - 5))
-    assert above.convert("RGB").getcolors() == [(above.width * above.height, (255, 255, 255))]
+@pytest.mark.parametrize("fitted, values, ticks", [
+    (["panel"], (4.0, 2.0), (2.0, 4.0)), ((), (0.9, 0.6), (0.6, 1.0))])
+def test_lines_pass_where_their_numbers_say(fitted: list[str], values: tuple[float, float],
+                                            ticks: tuple[float, float]) -> None:
+    """An axis that is not fitted reaches 1."""
+    (first, last), (low, high) = values, ticks
+    panel = {"a": [(1, [first]), (9, [last])]}
+    picture = open_png(lines([{"panel": panel}], "title", "epoch", fitted=fitted))
+    for x, value in ((INSET, first), (WIDTH / 2, (first + last) / 2), (WIDTH - INSET, last)):
+        ys = [y for y in range(picture.height)
+              if picture.getpixel((LEFT + x, y)) == rgb(COLOURS[0])]
+        expected = TOP + HEIGHT * (high - value) / (high - low)
+        assert sum(ys) / len(ys) == pytest.approx(expected, abs=2)
 
 
 def test_a_logarithmic_axis_has_10_between_1_and_100() -> None:
@@ -82,19 +71,16 @@ def test_a_logarithmic_axis_has_10_between_1_and_100() -> None:
     assert place_xs([{"a": [(7, [0.5])]}], logarithmic=False) == {7: WIDTH / 2}
 
 
-def test_ticks_are_round_numbers_around_the_values() -> None:
-    assert choose_ticks([0.31, 0.98], fitted=True) == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
-    assert choose_ticks([11, 42], fitted=True) == [10, 20, 30, 40, 50]
-    assert choose_ticks([0.5], fitted=True) == pytest.approx([0.5, 0.501])
+@pytest.mark.parametrize("values, ticks", [
+    ([0.31, 0.98], [0.2, 0.4, 0.6, 0.8, 1.0]), ([11, 42], [10, 20, 30, 40, 50]),
+    ([0.5], [0.5, 0.501]), ([0.4, 1.0], [0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0])])
+def test_ticks_are_round_numbers_around_the_values(values: list[float],
+                                                   ticks: list[float]) -> None:
+    assert choose_ticks(values) == pytest.approx(ticks)
 
 
-def test_no_text_is_cut_off() -> None:
-    long = "a name that is wider than a panel of lines, which has 330 pixels, by a good deal"
-    for panel, name, title in ((long, "a", "b"), ("a", long, "b"), ("a", "b", 3 * long)):
-        png = lines([{panel: {name: [(1, [0.5])]}}] * 2, title, "x")
-        picture = Image.open(io.BytesIO(png)).convert("RGB")
-        white = Image.new("RGB", picture.size, "white")
-        left, top, right, bottom = ImageChops.difference(picture, white).getbbox()
-        assert min(left, top, picture.width - right, picture.height - bottom) > 3
-    names = {f"line {i}": [(1, [0.5])] for i in range(40)}
-    assert Image.open(io.BytesIO(lines([{"": names}], "", ""))).height > charts.LINE * 40
+@pytest.mark.parametrize("panel, names, title", [
+    (LONG, ["a"], "b"), ("a", [LONG], "b"), ("a", ["b"], 3 * LONG), ("a", range(40), "b")])
+def test_no_text_is_cut_off(panel: str, names: Sequence[object], title: str) -> None:
+    points = {f"{name}": [(1, [0.5])] for name in names}
+    assert least_margin(lines([{panel: points}] * 2, title, "x")) > 3

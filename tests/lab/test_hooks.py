@@ -6,7 +6,6 @@ from torch.nn import functional as F
 
 from ptm_mini.config import override
 from ptm_mini.lab.hooks import record
-from ptm_mini.method.backbone import Backbone
 from ptm_mini.method.damage import Sample
 from ptm_mini.method.prompts import PromptedBackbone, select_prompts
 
@@ -27,22 +26,20 @@ def test_intermediates_follow_from_each_other(model: PromptedBackbone, batch: Sa
         logits = backbone(batch.audio, batch.image)
     assert torch.equal(recorded["logits"], logits)
     assert torch.equal(backbone.head(recorded["features"]), logits)
-    audio, image = backbone.encode(batch.audio, batch.image)
-    assert torch.equal(recorded["audio_encoder.out"], audio)
-    assert torch.equal(recorded["image_encoder.out"], image)
-    encoder = backbone.image_encoder
-    tokens = recorded["image_encoder.tokens"]
+    audio, image = recorded["audio_encoder.out"], recorded["image_encoder.out"]
+    for encoded, expected in zip((audio, image), backbone.encode(batch.audio, batch.image)):
+        assert torch.equal(encoded, expected)
+    encoder, tokens = backbone.image_encoder, recorded["image_encoder.tokens"]
     torch.testing.assert_close(tokens - recorded["image_encoder.patches"],
                                (encoder.positions + encoder.modality).expand_as(tokens))
     assert torch.equal(encoder.blocks[0](tokens), recorded["image_encoder.blocks.0.out"])
-    block, attended = encoder.blocks[1], recorded["image_encoder.blocks.1.attended"]
-    torch.testing.assert_close(attended + block.mlp(block.norm2(attended)),
-                               recorded["image_encoder.blocks.1.out"])
     update = backbone.fusion[0].update_audio
-    torch.testing.assert_close(update(audio, image), recorded["fusion.0.update_audio.out"])
-    attended = recorded["fusion.0.update_audio.attended"]
-    torch.testing.assert_close(attended + update.mlp(update.norm_mlp(attended)),
-                               recorded["fusion.0.update_audio.out"])
+    assert torch.equal(update(audio, image), recorded["fusion.0.update_audio.out"])
+    for path, block, norm in (("image_encoder.blocks.1", encoder.blocks[1], "norm2"),
+                              ("fusion.0.update_audio", update, "norm_mlp")):
+        attended = recorded[f"{path}.attended"]
+        torch.testing.assert_close(attended + block.mlp(getattr(block, norm)(attended)),
+                                   recorded[f"{path}.out"])
 
 
 def test_probabilities_are_those_of_the_attention(model: PromptedBackbone, batch: Sample) -> None:
@@ -77,18 +74,15 @@ def test_the_patches_tokens_are_without_the_prompts_that_flow_on(batch: Sample) 
     """With one block of prompts these enter the first block as tokens."""
     shallow = override(CONFIG, "prompts.input_depth=1")
     model = random_models(shallow, ["prompt"]).methods["prompt"]
-    with record(model.backbone) as recorded:
+    with record(model.backbone.audio_encoder) as recorded:
         model.answer_each(batch.audio, batch.image, batch.situation)
     N, P = model.backbone.audio_encoder.positions.shape[1], shallow.prompts.length
-    assert recorded["audio_encoder.tokens"].shape[1] == N
-    assert recorded["audio_encoder.blocks.0.out"].shape[1] == P + N
-    assert recorded["audio_encoder.out"].shape[1] == N
+    lengths = [recorded[name].shape[1] for name in ("tokens", "blocks.0.out", "out")]
+    assert lengths == [N, P + N, N]
 
 
 def test_no_hook_stays(model: PromptedBackbone, batch: Sample) -> None:
-    backbone: Backbone = model.backbone
-    plain = backbone(batch.audio, batch.image)
-    with pytest.raises(ValueError), record(backbone) as recorded:
-        backbone(batch.audio[:, 1:], batch.image)
-    assert torch.equal(backbone(batch.audio, batch.image), plain) and not recorded
-    assert not any(module._forward_hooks for module in backbone.modules())
+    with pytest.raises(ValueError), record(model.backbone) as recorded:
+        model.backbone(batch.audio[:, 1:], batch.image)
+    assert not recorded
+    assert not any(module._forward_hooks for module in model.backbone.modules())

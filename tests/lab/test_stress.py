@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ptm_mini.config import DAMAGES, Situation, Strengths
+from ptm_mini.config import DAMAGES, Strengths
 from ptm_mini.lab import stress
 from ptm_mini.method.damage import KINDS
 
@@ -28,17 +28,17 @@ def test_severity_0_is_no_damage_and_1_the_runs_own(
     folder = shutil.copytree(seeds_folder, tmp_path / "seeds")
     stress.main([str(folder), "--device", "cpu"])
     printed = capsys.readouterr().out
-    for corner in ("noisy_audio, severity", "noisy_both, severity", "image, one kind alone"):
-        assert f"| {corner} " in printed
-    assert "±" in printed and (folder / "stress.png").read_bytes().startswith(b"\x89PNG")
-    content = json.loads((folder / "stress.json").read_text())
-    for seed, (sweep, kinds) in enumerate(zip(content["severity"], content["kind"], strict=True)):
+    tables = json.loads((folder / "stress.json").read_text())
+    assert all(f"| {title} " in printed for title in tables) and "±" in printed
+    assert (folder / "stress.png").read_bytes().startswith(b"\x89PNG")
+    for seed in range(2):
         scores = json.loads((folder / f"seed-{seed}" / "results.json").read_text())["accuracy"]
         for situation in stress.NOISY:
-            table = sweep[situation.label]
-            assert table["backbone"]["0"] == scores["backbone"]["complete"]
-            assert list(table["backbone"]) == ["0", "1"]
-        for row, severities in sweep[Situation.NOISY_BOTH.label].items():        # none is missing
+            backbone = tables[f"{situation.label}, severity"][seed]["backbone"]
+            assert list(backbone) == ["0", "1"]
+            assert backbone["0"] == scores["backbone"]["complete"]
+        for row, severities in tables["noisy_both, severity"][seed].items():     # none is missing
             assert severities["1"] == pytest.approx(scores[row]["noisy_both"])
-        assert {kind for table in kinds.values() for kind in table["lora oracle"]} == set(KINDS)
-        assert list(kinds["audio"]["backbone"])[-1] == "missing"
+        kinds = [list(tables[f"{modality}, one kind alone"][seed]["lora oracle"])
+                 for modality in ("audio", "image")]
+        assert {*kinds[0], *kinds[1]} == set(KINDS) and kinds[0][-1] == kinds[1][-1] == "missing"
