@@ -40,8 +40,9 @@ def read_trees(folder: Path, find_sound: Callable[[str, set[str]], str] | None =
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; expected one that holds audio/ and image/")
-    root, rows, remarks = folder.resolve(), [], []
-    for split, trees in find_parts(root).items():
+    root, parts = find_parts(folder.resolve())
+    rows, remarks = [], []
+    for split, trees in parts.items():
         sounds, images = (list_files(trees[modality], modality, root, remarks)
                           for modality in ("audio", "image"))
         stems = defaultdict(set)
@@ -57,36 +58,39 @@ def read_trees(folder: Path, find_sound: Callable[[str, set[str]], str] | None =
     return root, name_apart(sorted(rows, key=lambda row: (row.label, row.id, row.split))), remarks
 
 
-def find_parts(folder: Path) -> dict[str, dict[str, Path]]:
-    """Find {split: {modality: tree}} in train/, val/ and test/, or in the folder itself, as ""."""
-    own = find_trees(folder)
-    parts = {"": own} if own else {}
-    for path in list_folders(folder):
-        if path not in own.values() and (trees := find_trees(path)):
-            split = look_up(path.name, FOLDERS)
-            if own or not split or split in parts:
-                raise InputError(f"{path}: holds {' and '.join(trees)}; expected audio/CLASS/ and "
-                                 f"image/CLASS/ once in {folder}, or once in one folder for each "
-                                 f"of train, val and test: rename or move the others")
-            parts[split] = trees
-    if not parts or any(len(trees) < 2 for trees in parts.values()):
-        raise InputError(f"{folder}: no folder of audio beside one of images; expected "
-                         f"audio/CLASS/ and image/CLASS/, in it or in each of its train/, val/ and "
-                         f"test/, or a list of pairs: python -m data_prep.folder --csv pairs.csv")
-    return parts
+def find_parts(folder: Path) -> tuple[Path, dict[str, dict[str, Path]]]:
+    """Find a set in a folder or in one below it: its root, {split: {modality: tree}}.
+
+    The splits are those of the root's folders train, val and test, or "" for its own trees.
+    """
+    found = find_trees(folder)
+    places = list(found)
+    if len(places) == 1:
+        return places[0], {"": found[places[0]]}
+    parts = {look_up(place.name, FOLDERS): trees for place, trees in found.items()}
+    if "" in parts or len(parts) < len(found) or len({place.parent for place in places}) != 1:
+        names = ", ".join(place.name for place in places) or "no folder"
+        raise InputError(f"{folder}: audio and images side by side in {names}; expected "
+                         f"audio/CLASS/ and image/CLASS/ in one folder, or in each of train/, val/ "
+                         f"and test/: rename or move them, or use --csv")
+    return places[0].parent, parts
 
 
-def find_trees(place: Path) -> dict[str, Path]:
-    """Find the trees that lie in a folder by their names: {modality: tree}."""
-    trees = {}
+def find_trees(place: Path, depth: int = 2) -> dict[Path, dict[str, Path]]:
+    """Find each folder, up to `depth` below a place, that holds trees: {folder: {modality: tree}}.
+
+    Raises InputError where it does not hold one of each modality.
+    """
+    trees, found = [], {}
     for path in list_folders(place):
-        modality = look_up(path.name, TREES)
-        if modality in trees:
-            raise InputError(f"{place}: holds {trees[modality].name} and {path.name}; expected one "
-                             f"folder of audio and one of images: rename or move the others")
-        if modality:
-            trees[modality] = path
-    return trees
+        if modality := look_up(path.name, TREES):
+            trees.append((modality, path))
+        elif depth:
+            found |= find_trees(path, depth - 1)
+    if trees and sorted(modality for modality, _ in trees) != ["audio", "image"]:
+        raise InputError(f"{place}: holds {', '.join(path.name for _, path in trees)}; expected "
+                         f"one folder of audio beside one of images: rename or move the others")
+    return {place: dict(trees), **found} if trees else found
 
 
 def look_up(name: str, table: dict[str, tuple[str, ...]]) -> str:
@@ -130,9 +134,8 @@ def list_files(tree: Path, modality: str, root: Path,
 
 
 def name_apart(rows: list[Row]) -> list[Row]:
-    """Make ids differ: put the class, the split or a number before the stem where it is needed."""
-    for form in ("{row.id}", "{row.label}/{row.id}", "{row.split}/{row.label}/{row.id}",
-                 "{number}/{row.id}"):
+    """Make ids differ: put the class before them or, where that is not enough, a number."""
+    for form in ("{row.id}", "{row.label}/{row.id}", "{number}/{row.id}"):
         ids = [form.format(row=row, number=number) for number, row in enumerate(rows)]
         if len(set(ids)) == len(ids):
             break
@@ -146,9 +149,8 @@ def read_pairs(path: Path, root: Path) -> list[Row]:
         for modality in ("audio", "image"):
             if cells[modality]:
                 cells[modality] = make_relative(place, cells[modality], root)
-        cells["label"] = cells["label"].strip()
         name = Path(cells["image"] or cells["audio"]).stem
-        row = Row(**{"id": name, "split": "", **cells})
+        row = Row(**{"id": name, "split": "", **cells, "label": cells["label"].strip()})
         if not row.label or not row.audio and not row.image:
             raise InputError(f"{place}: expected a label, and audio or image or both")
         if "split" in cells and row.split not in SPLITS:
@@ -157,17 +159,15 @@ def read_pairs(path: Path, root: Path) -> list[Row]:
             raise InputError(f"{place}: id {row.id!r} is empty or stands above; expected another")
         ids.add(row.id)
         rows.append(row)
-    return rows if rows and "id" in cells else name_apart(rows)
+    return name_apart(rows)
 
 
 def make_relative(place: str, cell: str, root: Path) -> str:
     """Return a cell's path relative to the folder `root`. Raises InputError if it is not below."""
     path = root / cell
-    if "\\" in cell and not path.exists():
-        raise InputError(f"{place}: path {cell!r} has backslashes; expected / between folders")
-    if ".." in path.parts or not path.is_relative_to(root):
-        raise InputError(f"{place}: path {cell!r} leads out of {root}; expected one below it: name "
-                         f"the folder of all files before --csv")
+    if "\\" in cell or ".." in path.parts or not path.is_relative_to(root):
+        raise InputError(f"{place}: path {cell!r} has backslashes or leads out of {root}; expected "
+                         f"one below it, with /: name the folder of all files before --csv")
     return path.relative_to(root).as_posix()
 
 

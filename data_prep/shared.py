@@ -16,9 +16,9 @@ import numpy as np
 import soundfile
 from PIL import Image
 
-from data_prep.report import Files, ImageFacts, SoundFacts, make_report, print_report
+from data_prep.report import Facts, make_report, print_report
 from ptm_mini.config import AudioConfig
-from ptm_mini.data.audio import LOUDEST, PIECE, UNREADABLE, read_waveform
+from ptm_mini.data.audio import read_waveform
 from ptm_mini.data.image import FORMATS, read_image
 from ptm_mini.data.manifest import SPLITS, Row, leads_out
 from ptm_mini.errors import InputError
@@ -27,7 +27,6 @@ from ptm_mini.files import refuse_existing
 logger = logging.getLogger(__name__)
 SHARES = (0.7, 0.1, 0.2)           # of train, val and test
 VALIDATION = (7 / 8, 1 / 8)        # of train and val, where a layout's own splits lack val
-MP3_SLACK = 0.1                    # seconds by which an MP3 may be shorter than its header says
 
 
 def make_parser(description: str, out: str, seed_of: str) -> argparse.ArgumentParser:
@@ -51,9 +50,8 @@ def make_prepare_parser(description: str, out: str,
     """Make a parser with the flags that `prepare` reads."""
     parser = make_parser(description, out, seed_of="the split")
     parser.add_argument("--split", choices=splits,
-                        help="70%% training, 10%% validation, 20%% test of each class: grouped "
-                             "keeps what belongs together on one side, random does not; default: "
-                             "the set's own train and test, else grouped")
+                        help="70%% training, 10%% validation, 20%% test of each class, with groups "
+                             "on one side or not; default: the set's own, else grouped")
     parser.add_argument("--copy", action="store_true",
                         help="copy the files into the set; default: point at where they are")
     parser.add_argument("--keep-unpaired", action="store_true",
@@ -79,19 +77,18 @@ def prepare(root: Path, rows: list[Row], remarks: list[str], args: argparse.Name
     report = make_report(rows, dropped, files, unreadable, remarks, random_splits)
     print_report(report)
     if not rows:
-        raise InputError(f"{root}: no sample is left, see above; expected audio and images that "
-                         f"share class folder and name, such as audio/dog/1.wav and "
-                         f"image/dog/1.png, or a list of pairs: python -m data_prep.folder --csv "
-                         f"pairs.csv")
+        raise InputError(f"{root}: no sample is left, see above; expected pairs such as "
+                         f"audio/dog/1.wav and image/dog/1.png, or a list of them by --csv")
     with new_folder(args.out) as folder:
-        write_set(folder, rows, list(report["classes"]), None if args.copy else root)
+        write_set(folder, rows, list(report["classes"]))
         text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
         (folder / "report.json").write_text(text, encoding="utf-8")
-        copies = {name for row in rows for name in (row.audio, row.image) if name}
-        for name in copies if args.copy else ():
+        if not args.copy:
+            (folder / "root.txt").write_text(f"{root}\n", encoding="utf-8")
+            return
+        for name in {name for row in rows for name in (row.audio, row.image) if name}:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(root / name, folder / name)
-    logger.info("made %s", args.out)
 
 
 @contextmanager
@@ -103,6 +100,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         temporary.mkdir(parents=True)
         yield temporary
         temporary.rename(path)
+        logger.info("made %s", path)
     except OSError as error:
         raise InputError(f"{path}: can't be written ({error.strerror or error}); expected a place "
                          f"that can be, with room for it") from error
@@ -110,12 +108,8 @@ def new_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def write_set(folder: Path, rows: list[Row], classes: list[str], root: Path | None = None) -> None:
-    """Write manifest.csv and classes.json into a folder; root.txt where files lie elsewhere.
-
-    root    the folder that the rows' paths are relative to, if it is not `folder`
-    raises  InputError where a split has no sample, or there is one class alone
-    """
+def write_set(folder: Path, rows: list[Row], classes: list[str]) -> None:
+    """Write manifest.csv and classes.json. Raises InputError for an empty split or one class."""
     counts = Counter(row.split for row in rows)
     for split in SPLITS:
         if not counts[split]:
@@ -129,12 +123,11 @@ def write_set(folder: Path, rows: list[Row], classes: list[str], root: Path | No
         writer.writerows(map(asdict, rows))
     text = json.dumps(classes, indent=1) + "\n"
     (folder / "classes.json").write_text(text, encoding="utf-8")
-    if root:
-        (folder / "root.txt").write_text(f"{root}\n", encoding="utf-8")
     logger.info("%d training, %d validation and %d test samples", *(counts[s] for s in SPLITS))
 
 
-def examine_files(root: Path, rows: list[Row], copy: bool) -> tuple[Files, list[str]]:
+def examine_files(root: Path, rows: list[Row],
+                  copy: bool) -> tuple[dict[str, Facts], list[str]]:
     """Decode each file to its end: the facts of the whole ones, an error for each of the others."""
     files, unreadable = {}, []
     for modality, examine in (("audio", examine_sound), ("image", examine_image)):
@@ -151,63 +144,40 @@ def examine_files(root: Path, rows: list[Row], copy: bool) -> tuple[Files, list[
     return files, unreadable
 
 
-def examine_sound(path: Path) -> SoundFacts:
-    """Decode a sound, piece by piece. Raises InputError for what can't be trained on."""
-    digest, frames = hash_file(path), 0
+def examine_sound(path: Path) -> Facts:
+    """Decode a sound to its end. Raises InputError for what can't be trained on."""
     read_waveform(path, AudioConfig())
-    loudest = np.float32(0)
-    try:
-        with soundfile.SoundFile(path) as file:
-            while len(piece := file.read(PIECE, dtype="float32", always_2d=True)):
-                frames += len(piece)
-                loudest = np.maximum(loudest, np.abs(piece).max())        # NaN stays NaN
-    except UNREADABLE as error:
-        raise InputError(f"{path}: breaks off after {frames} samples ({error}); expected a whole "
-                         f"file: copy it again") from error
-    if not loudest <= LOUDEST:
-        raise InputError(f"{path}: holds NaN, infinity or samples beyond 2^32; expected finite "
-                         f"ones, of the order of 1: export it again")
-    slack = MP3_SLACK * file.samplerate if file.format == "MP3" else 0
-    if frames < file.frames - slack:
-        raise InputError(f"{path}: breaks off after {frames} samples; expected {file.frames}: copy "
-                         f"it again")
-    return SoundFacts(digest, file.samplerate, file.channels, frames / file.samplerate)
+    info = soundfile.info(path)
+    last_minute = AudioConfig(sample_rate=info.samplerate, seconds=60)      # no need to resample
+    read_waveform(path, last_minute, place=1.0)                 # decodes what is before it too
+    return Facts(hash_file(path), f"{info.samplerate} Hz, channels: {info.channels}", info.duration)
 
 
-def examine_image(path: Path) -> ImageFacts:
+def examine_image(path: Path) -> Facts:
     """Decode an image. Raises InputError for what can't be trained on."""
-    digest = hash_file(path)
     read_image(path, 32)
     with Image.open(path, formats=FORMATS) as image:
-        return ImageFacts(digest, *image.size)
+        return Facts(hash_file(path), f"{image.width}x{image.height}", min(image.size))
 
 
 def hash_file(path: Path) -> str:
-    """Compute the SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while piece := file.read(PIECE):
-            digest.update(piece)
-    return digest.hexdigest()
+    """Compute the SHA-256 of a file, which is mapped so that it takes no memory."""
+    return hashlib.sha256(np.memmap(path, mode="r")).hexdigest()
 
 
-def group_by_content(rows: list[Row], files: Files) -> list[Row]:
+def group_by_content(rows: list[Row], files: dict[str, Facts]) -> list[Row]:
     """Give rows without a group one where they share a file's content, directly or by others."""
-    leaders = list(range(len(rows)))           # a step towards the first row of each row's group
-
-    def find_leader(i: int) -> int:
-        while leaders[i] != i:
-            leaders[i] = i = leaders[leaders[i]]
-        return i
-
-    first = {}                                 # content: the first row that has it
-    free = [i for i, row in enumerate(rows) if not row.group]
-    for i in free:
-        for name in filter(None, (rows[i].audio, rows[i].image)):
-            ends = find_leader(i), find_leader(first.setdefault(files[name].digest, i))
-            leaders[max(ends)] = min(ends)
-    sizes = Counter(map(find_leader, free))    # 1 or none: a group of its own, or one by name
-    return [replace(row, group=rows[find_leader(i)].id) if sizes[find_leader(i)] > 1 else row
+    contents = {i: [files[name].digest for name in (row.audio, row.image) if name]
+                for i, row in enumerate(rows) if not row.group}
+    first, before = {}, None                   # content: the first row of its group
+    while first != before:
+        before = dict(first)
+        for i, digests in contents.items():
+            leader = min(first.get(digest, i) for digest in digests)
+            first.update(dict.fromkeys(digests, leader))
+    leaders = {i: first[digests[0]] for i, digests in contents.items()}
+    sizes = Counter(leaders.values())
+    return [replace(row, group=rows[leaders[i]].id) if sizes[leaders.get(i)] > 1 else row
             for i, row in enumerate(rows)]
 
 

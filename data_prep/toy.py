@@ -7,7 +7,6 @@ sound; position, size, colour, stroke and background clutter of the picture. Two
 each recording, so `group` has a meaning. The same seed gives the same bytes.
 """
 import colorsys
-import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +20,6 @@ from data_prep.shared import assign_splits, make_parser, new_folder, write_set
 from ptm_mini.data.manifest import Row
 from ptm_mini.errors import run
 
-logger = logging.getLogger(__name__)
 Array = np.ndarray
 SLICES = 2                # of each recording
 SECONDS = (0.8, 1.3)      # a clip's length
@@ -32,19 +30,18 @@ FORMATS = [(8000, "PCM_16", 1), (11025, "PCM_U8", 1), (16000, "PCM_16", 1), (220
 
 
 def make(out: Path, recordings: int = 50, split: str = "grouped", seed: int = 0) -> None:
-    """Write the set into the new folder `out`: WAV and PNG files, manifest.csv, classes.json.
+    """Write the set, of `recordings` of each class, into the new folder `out`.
 
-    recordings   of each class
-    split        "grouped" keeps the slices of a recording on one side, "random" does not
+    split   "grouped" keeps the slices of a recording on one side, "random" does not
     """
     groups = [(name, f"{name}-{n:03d}") for name in RECIPES for n in range(recordings)]
     rows = [Row(f"{group}-{part}", f"audio/{group}-{part}.wav", f"image/{group}-{part}.png", name,
                 split="", group=group) for name, group in groups for part in range(SLICES)]
     keys = [row.group if split == "grouped" else row.id for row in rows]
     splits = assign_splits([row.label for row in rows], keys, seed)
-    rows = [replace(row, split=part) for row, part in zip(rows, splits)]
     with new_folder(out) as folder:
-        write_set(folder, rows, list(RECIPES))
+        write_set(folder, [replace(row, split=part) for row, part in zip(rows, splits)],
+                  list(RECIPES))
         (folder / "audio").mkdir()
         (folder / "image").mkdir()
         for number, row in enumerate(rows):
@@ -57,7 +54,6 @@ def make(out: Path, recordings: int = 50, split: str = "grouped", seed: int = 0)
             wave = np.repeat(wave[:, None], channels, axis=1)
             soundfile.write(folder / row.audio, wave, rate, subtype=depth)
             draw_picture(row.label, generator).save(folder / row.image)
-    logger.info("made %s", out)
 
 
 # Sounds. A recipe draws what belongs to the recording (pitch, rate, timbre) from `source` and what

@@ -17,14 +17,14 @@ from ptm_mini.data.manifest import Row, read_csv
 from ptm_mini.errors import InputError, run
 
 
-def get_stem(row: Row) -> str:
-    """Return a slice's name; its row's id may have the class before it."""
-    return Path(row.audio or row.image).stem
+def get_slice(row: Row) -> str:
+    """Return a slice's name; its row's id may have more before it."""
+    return row.id.split("/")[-1]
 
 
-def get_recording(stem: str) -> str:
+def get_recording(row: Row) -> str:
     """Return the fsID in a slice's name; "" where it has another form."""
-    name = re.fullmatch(r"(\d+)-\d+-\d+-\d+", stem)
+    name = re.fullmatch(r"(\d+)-\d+-\d+-\d+", get_slice(row))
     return name[1] if name else ""
 
 
@@ -36,10 +36,10 @@ def split_by_fold(rows: list[Row], metadata: Path, fold: str) -> list[Row]:
         raise InputError(f"--fold {fold}: not in {metadata}; expected one of "
                          f"{', '.join(sorted(set(folds.values())))}")
     for row in rows:
-        if get_stem(row) not in folds:
-            raise InputError(f"{row.audio or row.image}: not in {metadata}; expected each slice "
-                             f"there: remove the file, or choose another --split")
-    return [replace(row, split="test" if folds[get_stem(row)] == fold else "train") for row in rows]
+        if get_slice(row) not in folds:
+            raise InputError(f"{row.audio or row.image}: not in {metadata}; expected each slice")
+    return [replace(row, split="test" if folds[get_slice(row)] == fold else "train")
+            for row in rows]
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -52,10 +52,9 @@ def main(argv: list[str] | None = None) -> None:
                         help="for --split folds: UrbanSound8K.csv, as UrbanSound8K itself has it")
     args = parser.parse_args(argv)
     if len({args.split == "folds", args.fold is not None, args.metadata is not None}) > 1:
-        raise InputError("--split folds, --fold N and --metadata UrbanSound8K.csv: expected all "
-                         "three, or none")
+        raise InputError("--split folds, --fold, --metadata: expected all three, or none")
     root, rows, remarks = read_trees(args.folder)
-    rows = [replace(row, group=get_recording(get_stem(row))) for row in rows]
+    rows = [replace(row, group=get_recording(row)) for row in rows]
     if args.fold:
         rows = split_by_fold(rows, args.metadata, args.fold)
     prepare(root, rows, remarks, args)

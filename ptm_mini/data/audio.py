@@ -59,6 +59,7 @@ def decode(path: Path, config: AudioConfig, place: float) -> tuple[torch.Tensor,
         with soundfile.SoundFile(path) as file:
             rate, frames, remarks = file.samplerate, file.frames, file.extra_info
             used = frames_used(path, rate, config)
+            slack = rate // 10 if file.format == "MP3" else 0      # its length may be an estimate
             start, position, pieces = round(place * max(0, frames - used)), 0, [torch.zeros(0)]
             # From the beginning: seeking in a compressed file is not exact.
             while position < start + used:
@@ -74,7 +75,7 @@ def decode(path: Path, config: AudioConfig, place: float) -> tuple[torch.Tensor,
     except UNREADABLE as error:
         reason = "no such file" if not os.path.exists(path) else str(error).rstrip(".")
         raise InputError(f"{path}: {reason}; expected a WAV, FLAC or OGG file") from error
-    if position < min(start + used, frames) or breaks_off(remarks):
+    if position < min(start + used, frames) - slack or breaks_off(remarks):
         raise InputError(f"{path}: the sound breaks off after {position} samples; expected a whole "
                          f"file: copy it again")
     return torch.cat(pieces), rate

@@ -1,6 +1,4 @@
 """Raw sets, as they are before data_prep."""
-import gzip
-import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,13 +25,12 @@ LAYOUTS = {
     "vision": ("audio/{s.label}/{s.stem}.wav", "vision/{s.label}/{s.stem}.png"),
     "dataset_v3": ("Dataset_v3_sound/{s.label}/{s.stem}.wav",
                    "Dataset_v3_vision/{s.label}/{s.stem}.jpg"),
-    "image": ("Audio/{s.label}/{s.stem}.FLAC", "IMAGE/{s.title}/{s.stem}.Png"),
-    "audio_dataset": ("audio_dataset/{s.title}/{s.stem}.ogg", "visual/{s.label}/{s.stem}.JPEG"),
+    "audio_dataset": ("audio_dataset/{s.title}/{s.stem}.FLAC", "IMAGE/{s.label}/{s.stem}.Jpeg"),
+    "one below": ("raw/audio/{s.label}/{s.stem}.ogg", "raw/images/{s.label}/{s.stem}.png"),
     "train, test": ("{s.side}/audio/{s.label}/{s.stem}.wav",
                     "{s.side}/visual/{s.title}/{s.stem}.png"),
-    "train, dev, test": ("{s.split}/audio/{s.label}/{s.stem}.wav",
-                         "{s.split}/visual/{s.label}/{s.stem}.png"),
-}
+    "train, dev, test below": ("raw/{s.split}/audio/{s.label}/{s.stem}.wav",
+                               "raw/{s.split}/visual/{s.label}/{s.stem}.png")}
 
 
 def make_samples(recordings: int = 10, slices: int = 1,
@@ -56,21 +53,3 @@ def write_samples(folder: Path, samples: list[Sample], layout: str = "vision", r
         pixels = noise.integers(0, 255, (*size[::-1], 3), dtype=np.uint8)
         Image.fromarray(pixels).save(image)
     return folder
-
-
-def write_digits(folder: Path, images: int = 40, compress: bool = True) -> tuple[Path, Path]:
-    """Write FSDD recordings 0-11 of two digits, and MNIST files in which each image is one grey."""
-    (folder / "fsdd").mkdir(parents=True)
-    (folder / "mnist").mkdir()
-    for digit in range(2):
-        for index in range(12):
-            wave = 0.1 * np.random.default_rng([digit, index]).standard_normal(800)
-            soundfile.write(folder / "fsdd" / f"{digit}_anna_{index}.wav", wave, 8000)
-    greys = np.repeat(np.arange(images, dtype=np.uint8), 784).tobytes()
-    labels = bytes(i % 2 for i in range(images))
-    for name, content in (
-            ("t10k-images-idx3-ubyte", struct.pack(">4i", 0x803, images, 28, 28) + greys),
-            ("t10k-labels-idx1-ubyte", struct.pack(">2i", 0x801, images) + labels)):
-        path = folder / "mnist" / (name + ".gz" * compress)
-        path.write_bytes(gzip.compress(content) if compress else content)
-    return folder / "fsdd", folder / "mnist"

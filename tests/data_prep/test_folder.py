@@ -2,9 +2,7 @@
 import shutil
 from collections import Counter, defaultdict
 
-import numpy as np
 import pytest
-import soundfile
 from PIL import Image
 from raw import LAYOUTS, make_samples, write_samples
 
@@ -14,11 +12,11 @@ from ptm_mini.data.manifest import read_set
 from ptm_mini.errors import InputError
 
 
-def sides_by_group(rows):
-    sides = defaultdict(set)
+def keeps_groups_whole(rows):
+    splits = defaultdict(set)
     for row in rows:
-        sides[row.group or row.id].add(row.split)
-    return sides
+        splits[row.group].add(row.split)
+    return all(len(parts) == 1 for parts in splits.values())
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -36,7 +34,7 @@ def test_every_layout_gives_the_same_rows(tmp_path, prepare, layout):
 
 def test_a_layouts_own_split_is_kept_unless_another_is_asked_for(tmp_path, prepare):
     samples = make_samples(slices=3)
-    raw = write_samples(tmp_path / "whole", samples, "train, dev, test")
+    raw = write_samples(tmp_path / "whole", samples, "train, dev, test below")
     names = {"training": "train", "dev": "val", "test": "test"}
     rows, _ = prepare(folder, raw, out="whole")
     assert {row.id: row.split for row in rows} == {s.stem: names[s.split] for s in samples}
@@ -47,61 +45,54 @@ def test_a_layouts_own_split_is_kept_unless_another_is_asked_for(tmp_path, prepa
     assert all((row.split == "test") == (sides[row.id] == "test") for row in rows)
     counts = Counter(row.split for row in rows)
     assert counts["val"] == pytest.approx((counts["val"] + counts["train"]) / 8, abs=3)
-    assert all(len(parts) == 1 for parts in sides_by_group(rows).values())
+    assert keeps_groups_whole(rows)
 
 
-def test_splits_are_by_class_and_keep_groups_whole():
-    labels = ["a"] * 60 + ["b"] * 40
-    groups = [f"{label}{i // 3}" for i, label in enumerate(labels)]
-    sides = defaultdict(set)
-    for group, split in zip(groups, assign_splits(labels, groups, seed=0)):
-        sides[group].add(split)
-    assert all(len(parts) == 1 for parts in sides.values())
-    random = assign_splits(labels, range(100), seed=0)
-    assert Counter(zip(labels, random)) == {
-        ("a", "train"): 42, ("a", "val"): 6, ("a", "test"): 12,
-        ("b", "train"): 28, ("b", "val"): 4, ("b", "test"): 8}
-    assert random == assign_splits(labels, range(100), 0) != assign_splits(labels, range(100), 1)
-
-
-def test_a_random_split_is_told_what_it_leaks(tmp_path, prepare):
+def test_a_random_split_is_by_class_and_told_what_it_leaks(tmp_path, prepare):
     raw = write_samples(tmp_path / "raw", make_samples(recordings=20, slices=3))
     rows, grouped = prepare(urbansound8k_av, raw)
-    assert all(len(parts) == 1 for parts in sides_by_group(rows).values())
-    assert grouped["groups_in_test_and_elsewhere"] == {"groups": 0, "test_samples": 0}
+    assert keeps_groups_whole(rows) and grouped["groups_in_test_and_elsewhere"] == 0
     rows, random = prepare(urbansound8k_av, raw, "--split", "random", out="random")
-    test = [row.group for row in rows if row.split == "test"]
-    leaking = set(test) & {row.group for row in rows if row.split != "test"}
-    leak = {"groups": len(leaking), "test_samples": sum(group in leaking for group in test)}
-    assert leak["groups"] > 10
-    assert random["groups_in_test_and_elsewhere"] == grouped["with_a_random_split"] == leak
+    assert Counter((row.label, row.split) for row in rows) == {
+        (label, split): count for label in ("car_horn", "dog_bark")
+        for split, count in (("train", 42), ("val", 6), ("test", 12))}
+    leaking = ({row.group for row in rows if row.split == "test"}
+               & {row.group for row in rows if row.split != "test"})
+    assert len(leaking) > 10
+    assert (random["groups_in_test_and_elsewhere"] == grouped["with_a_random_split"]
+            == len(leaking))
+    other, _ = prepare(urbansound8k_av, raw, "--split", "random", "--seed", 1, out="other")
+    assert [row.split for row in other] != [row.split for row in rows]
 
 
 def test_equal_content_makes_one_group_where_names_carry_none(tmp_path, prepare):
     raw = write_samples(tmp_path / "raw", make_samples(recordings=8, slices=2))
     sounds, images = raw / "audio" / "dog_bark", raw / "vision" / "dog_bark"
-    shutil.copy(sounds / "100-1-0-0.wav", sounds / "103-1-0-1.wav")     # a and b by their sound,
-    shutil.copy(images / "103-1-0-1.png", images / "106-1-0-0.png")     # b and c by their image
+    shutil.copy(sounds / "103-1-0-1.wav", sounds / "106-1-0-0.wav")     # b and c by their sound,
+    shutil.copy(images / "100-1-0-0.png", images / "106-1-0-0.png")     # a and c by their image
     rows, report = prepare(folder, raw)
     assert {row.id: row.group for row in rows if row.group} == dict.fromkeys(
         ["100-1-0-0", "103-1-0-1", "106-1-0-0"], "100-1-0-0")
     assert len({row.split for row in rows if row.group}) == 1
     assert report["equal_files"] == [
-        "audio/dog_bark/100-1-0-0.wav = audio/dog_bark/103-1-0-1.wav",
-        "vision/dog_bark/103-1-0-1.png = vision/dog_bark/106-1-0-0.png"]
+        "audio/dog_bark/103-1-0-1.wav = audio/dog_bark/106-1-0-0.wav",
+        "vision/dog_bark/100-1-0-0.png = vision/dog_bark/106-1-0-0.png"]
     rows, _ = prepare(urbansound8k_av, raw, out="named")
     assert all(row.group == row.id.split("-")[0] for row in rows)
 
 
 def test_one_sound_may_serve_several_images(tmp_path, prepare):
-    raw = write_samples(tmp_path / "raw", make_samples(recordings=8, labels=("cat", "ship")))
-    (raw / "vision" / "cat" / "1-0-0-0.png").unlink()
+    samples = make_samples(recordings=8, labels=("cat", "ship"))
+    for number, sample in enumerate(samples):
+        sample.stem = str(number % 8)
+    raw = write_samples(tmp_path / "raw", samples)
+    (raw / "vision" / "cat" / "1.png").unlink()
     for n in range(3):
-        Image.new("RGB", (4, 4), (n, 0, 0)).save(raw / "vision" / "cat" / f"1-0-0-0_{n}.png")
+        Image.new("RGB", (4, 4), (n, 0, 0)).save(raw / "vision" / "cat" / f"1_{n}.png")
     rows, report = prepare(cifar10_av, raw)
-    shared = [row for row in rows if row.audio == "audio/cat/1-0-0-0.wav"]
-    assert [row.id for row in shared] == [f"1-0-0-0_{n}" for n in range(3)]
-    assert {row.group for row in shared} == {"1-0-0-0_0"}
+    shared = [row for row in rows if row.audio == "audio/cat/1.wav"]
+    assert [row.id for row in shared] == [f"cat/1_{n}" for n in range(3)]     # there is a ship/1
+    assert {row.group for row in shared} == {"cat/1_0"}
     assert len({row.split for row in shared}) == 1
     assert report["samples"] == 18 and report["audio"]["files"] == 16
     assert cifar10_av.find_sound("cat_1_2", {"cat", "cat_1"}) == "cat_1"
@@ -119,31 +110,28 @@ def test_unpaired_samples_are_left_out_and_named_or_kept(tmp_path, prepare, caps
     assert len(rows) == 57 and all(row.audio and row.image for row in rows)
     assert report["left_out"] == {"100-1-0-0": "no audio", "101-1-0-0": "no audio",
                                   "5-0-0-1": "no image", "1": "no image"}
-    assert report["classes_without_a_pair"] == {"dog_barks": "no image"}
+    assert report["classes_without_a_pair"] == {"dog_barks": "did you mean dog_bark?"}
     assert len(report["unreadable"]) == 1 and "101-1-0-0.wav: " in report["unreadable"][0]
     printed = capsys.readouterr().out
     assert report["unreadable"][0] in printed and "100-1-0-0: no audio" in printed
     rows, report = prepare(folder, raw, "--keep-unpaired", out="kept")
     assert len(rows) == 61 and not report["left_out"]
-    assert (report["audio_only"], report["image_only"]) == (2, 2)
     assert {row.id for row in rows if not row.audio} == {"100-1-0-0", "101-1-0-0"}
+    assert {row.id for row in rows if not row.image} == {"5-0-0-1", "1"}
 
 
 def test_the_reports_figures(tmp_path, prepare):
     samples = make_samples(recordings=6, labels=("dog", "rain", "wind"))
     raw = write_samples(tmp_path / "raw", samples[:12], seconds=0.3)
     write_samples(raw, samples[12:], rate=44100, seconds=1.2, size=(40, 30))
-    (raw / "audio" / "dog" / "notes.txt").write_text("x")
-    (raw / "vision" / ".hidden").mkdir()
     rows, report = prepare(folder, raw)
     assert report["audio"] == {
-        "files": 18, "hertz": {"8000": 12, "44100": 6}, "channels": {"1": 18},
-        "seconds (least, median, most)": [0.3, 0.3, 1.2],
+        "files": 18, "kinds": {"8000 Hz, channels: 1": 12, "44100 Hz, channels: 1": 6},
+        "least, median, most": [0.3, 0.3, 1.2],
         "takes 95% whole": "--set audio.seconds=1.295"}        # 128 frames, the least over 1.2 s
-    assert report["image"] == {"files": 18, "pixels": {"4x4": 12, "40x30": 6},
+    assert report["image"] == {"files": 18, "kinds": {"4x4": 12, "40x30": 6},
+                               "least, median, most": [4, 4, 30],
                                "takes 95% whole": "--set image.size=32"}
-    assert report["left_aside"] == ["'audio/dog/notes.txt': no audio file by its name",
-                                    "'vision/.hidden': no class folder"]
     counts = Counter((row.label, row.split) for row in rows)
     assert report["classes"] == {label: {split: counts[label, split] for split in
                                          ("train", "val", "test")} for label in report["classes"]}
@@ -161,66 +149,58 @@ def test_a_set_points_at_its_files_or_holds_copies(tmp_path, prepare, copy):
     assert len(rows) == (20 if copy else 19)
     assert ["a link leads out" in reason for reason in report["unreadable"]] == [True] * (not copy)
     assert all((root / row.audio).read_bytes() == (raw / row.audio).read_bytes() for row in rows)
+    with pytest.raises(InputError, match="exists already"):
+        prepare(folder, raw)
 
 
 def test_names_of_any_letters_work_and_impossible_ones_are_named(tmp_path, prepare):
     samples = make_samples()
-    names = ["a, b", 'say "so"', "wüste 砂漠", " blank ", "-x", "{0}", "a.b"]
-    for sample, name in zip(samples, names):
+    for sample, name in zip(samples, ["a, b", 'say "so"', "wüste 砂漠", " blank ", "{0}", "a.b"]):
         sample.stem = name
     raw = write_samples(tmp_path / "raw", samples)
     sounds = raw / "audio" / "dog_bark"
-    for name in ("new\nline.wav", "bytes\udcff.wav"):
+    for name in ("new\nline.wav", "bytes\udcff.wav", "105-1-0-0.WAV", "notes.txt"):
         shutil.copy(sounds / "105-1-0-0.wav", sounds / name)
-    shutil.copy(sounds / "105-1-0-0.wav", sounds / "105-1-0-0.WAV")
+    (raw / "vision" / ".hidden").mkdir()
     rows, report = prepare(folder, raw)
     assert {row.id for row in rows} == {s.stem for s in samples} - {"105-1-0-0"}
     assert report["left_aside"] == [
         r"'audio/dog_bark/bytes\udcff.wav': has control characters or is no UTF-8; rename it",
         r"'audio/dog_bark/new\nline.wav': has control characters or is no UTF-8; rename it",
+        "'audio/dog_bark/notes.txt': no audio file by its name",
         "audio/dog_bark/105-1-0-0.WAV, audio/dog_bark/105-1-0-0.wav: one name for several; pair "
-        "them by --csv"]
-
-
-def test_ids_differ_where_stems_do_not(tmp_path, prepare):
-    samples = make_samples()
-    for number, sample in enumerate(samples):
-        sample.stem = str(number % 10)
-    rows, _ = prepare(folder, write_samples(tmp_path / "raw", samples))
-    assert [row.id for row in rows] == [f"{label}/{n}" for label in ("car_horn", "dog_bark")
-                                        for n in range(10)]
+        "them by --csv", "'vision/.hidden': no class folder"]
 
 
 def test_a_list_of_pairs(tmp_path, prepare):
-    for n in range(20):
-        wave = np.random.default_rng(n).uniform(-0.1, 0.1, 400)
-        soundfile.write(tmp_path / f"{n}.wav", wave, 8000)
-        Image.new("RGB", (4, 4), (n, 0, 0)).save(tmp_path / f"{n}.png")
-    pairs, splits = tmp_path / "pairs.csv", ("train", "val", "test")
+    raw = write_samples(tmp_path / "raw", make_samples())
+    sounds, images = ([path.relative_to(raw).as_posix() for path in sorted(raw.rglob(pattern))]
+                      for pattern in ("*.wav", "*.png"))
+    pairs, splits = raw / "pairs.csv", ("train", "val", "test")
     pairs.write_text("label,audio,image,split,id,group\n" + "".join(
-        f"{'ab'[n % 2]},{n}.wav,{n}.png,{splits[n % 3]},x{n},g{n}\n" for n in range(6))
-        + "a,6.wav,,train,x6,\na,missing.wav,6.png,train,x7,\n")
+        f"{'ab'[n % 2]},{sounds[n]},{images[n]},{splits[n % 3]},x{n},g{n}\n" for n in range(6))
+        + f"a,{sounds[6]},,train,x6,\na,missing.wav,{images[6]},train,x7,\n")
     rows, report = prepare(folder, "--csv", pairs, "--keep-unpaired")
     assert [(row.id, row.audio, row.image, row.split, row.group) for row in rows] == [
-        *((f"x{n}", f"{n}.wav", f"{n}.png", splits[n % 3], f"g{n}") for n in range(6)),
-        ("x6", "6.wav", "", "train", ""), ("x7", "", "6.png", "train", "")]
+        *((f"x{n}", sounds[n], images[n], splits[n % 3], f"g{n}") for n in range(6)),
+        ("x6", sounds[6], "", "train", ""), ("x7", "", images[6], "train", "")]
     assert len(report["unreadable"]) == 1 and "missing.wav" in report["unreadable"][0]
+    pairs = tmp_path / "elsewhere.csv"
     pairs.write_text("audio,image,label\n" + "".join(
-        f"{tmp_path / str(n)}.wav,{n % 4}.png,{'ab'[n % 2]}\n" for n in range(20)))
-    rows, _ = prepare(folder, tmp_path, "--csv", pairs, "--split", "random", out="plain")
-    assert [row.id for row in rows] == [f"{n}/{n % 4}" for n in range(20)]
-    assert [row.audio for row in rows] == [f"{n}.wav" for n in range(20)]
-    assert {row.group for row in rows} == {f"{n}/{n}" for n in range(4)}     # one image, one group
+        f"{raw / sounds[n]},{images[n % 4]},{'ab'[n % 2]}\n" for n in range(20)))
+    rows, _ = prepare(folder, raw, "--csv", pairs, "--split", "random", out="plain")
+    assert [row.audio for row in rows] == sounds
+    assert [row.id.split("/")[0] for row in rows] == list(map(str, range(20)))
+    assert {row.group for row in rows} == {row.id for row in rows[:4]}       # one image, one group
 
 
 @pytest.mark.parametrize("text, message", [
-    ("audio,image\n0.wav,0.png\n", "no column 'label'"),
     ("audio;image;label\n", "no column 'audio'"),
     ("audio,image,label,plit\n", "'plit'; did you mean split?"),
     ("audio,image,label\n,,a\n", "csv:2: expected a label, and audio or image"),
     ("audio,image,label\n0.wav,0.png,\n", "csv:2: expected a label, and audio or image"),
     ("audio,image,label\n../0.wav,,a\n", "leads out of"),
-    ("audio,image,label\naudio\\0.wav,,a\n", "has backslashes; expected /"),
+    ("audio,image,label\naudio\\0.wav,,a\n", "has backslashes"),
     ("audio,image,label,split\n0.wav,0.png,a,\n", "csv:2: split ''; expected one of train, val"),
     ("audio,image,label,id\n0.wav,,a,x\n1.wav,,a,x\n", "csv:3: id 'x' is empty or stands above"),
     ("audio,image,label\n9.wav,9.png,a\n", "no sample is left")])
@@ -234,36 +214,20 @@ def test_bad_folders(tmp_path, refuse):
     assert "nowhere: no such folder" in refuse(folder, tmp_path / "nowhere")
     raw = write_samples(tmp_path / "raw", make_samples(recordings=2))
     assert "no sample of split" in refuse(folder, raw)
-    (raw / "sounds").mkdir()
-    assert "raw: holds audio and sounds; expected one folder" in refuse(folder, raw)
-    (raw / "sounds").rmdir()
-    (raw / "extra" / "audio").mkdir(parents=True)
-    assert "extra: holds audio; expected audio/CLASS/ and image/CLASS/ once" in refuse(folder, raw)
+    shutil.copytree(raw, raw / "extra")
+    assert "side by side in" in refuse(folder, raw)
     shutil.rmtree(raw / "extra")
-    shutil.rmtree(raw / "vision")
-    assert "raw: no folder of audio beside one of images" in refuse(folder, raw)
-    for path in (raw / "audio").rglob("*.wav"):
-        path.rename(raw / "audio" / path.name)
-    (raw / "vision").mkdir()
-    assert "raw: no sample is left" in refuse(folder, raw)                   # no class folders
+    shutil.copytree(raw / "audio", raw / "sounds")
+    assert "raw: holds audio, sounds, vision; expected one folder" in refuse(folder, raw)
+    shutil.rmtree(raw / "sounds")
+    (raw / "vision").rename(raw / "pictures")
+    assert "raw: holds audio; expected one folder" in refuse(folder, raw)
+    (raw / "audio").rename(raw / "vision")
+    (raw / "pictures").rename(raw / "audio")
+    assert "raw: no sample is left" in refuse(folder, raw)
+    assert "side by side in no folder" in refuse(folder, raw / "audio")
+    parts = write_samples(tmp_path / "parts", make_samples(), "train, test")
+    shutil.copytree(parts / "test", parts / "testing")
+    assert "side by side in test, testing, train; expected" in refuse(folder, parts)
     write_samples(tmp_path / "one", make_samples(labels=("dog",)))
     assert "one class alone, 'dog'" in refuse(folder, tmp_path / "one")
-
-
-def test_split_folders_of_one_kind_and_others_are_refused(tmp_path, refuse):
-    raw = write_samples(tmp_path / "raw", make_samples(), "train, test")
-    shutil.copytree(raw / "test", raw / "testing")
-    assert "testing: holds audio and image" in refuse(folder, raw)
-    (raw / "testing").rename(raw / "extra")
-    assert "holds audio and image" in refuse(folder, raw)
-    shutil.rmtree(raw / "extra")
-    shutil.rmtree(raw / "test" / "audio")
-    assert "no folder of audio beside one of images" in refuse(folder, raw)
-
-
-def test_an_existing_set_is_never_replaced(tmp_path, prepare):
-    raw = write_samples(tmp_path / "raw", make_samples())
-    (tmp_path / "sets" / "set").mkdir(parents=True)
-    with pytest.raises(InputError, match="exists already"):
-        prepare(folder, raw)
-    assert not any((tmp_path / "sets" / "set").iterdir())
