@@ -1,9 +1,8 @@
-"""The sound front end against torchaudio's figures, a slow formula, and what breaks files."""
+"""The sound front end against torchaudio's figures and slow forms, and what breaks files."""
 import math
 import os
 import struct
 import tracemalloc
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +13,8 @@ from helpers import refusal
 from torch import Tensor
 from torch.nn import functional as F
 
-from ptm_mini.config import AudioConfig
-from ptm_mini.data.audio import (PIECE, fbank, frames_used, read_waveform, resample,
-                                 resampling_kernel)
+from ptm_mini.config import PRESETS, AudioConfig
+from ptm_mini.data.audio import fbank, frames_used, read_waveform, resample
 
 GOLDEN = np.load(Path(__file__).with_name("golden_fbank.npz"))    # torchaudio 2.9's figures
 CONFIG = AudioConfig(seconds=0.975)                               # 15600 samples
@@ -39,126 +37,60 @@ def test_the_filterbank_equals_torchaudios(name: str) -> None:
     assert (ours - golden(name)).abs().max() < 1e-3
 
 
+def test_frames_follow_from_seconds() -> None:
+    for config in (CONFIG, AudioConfig(sample_rate=22050, seconds=1.0), PRESETS["base"].audio):
+        spectrogram = fbank(torch.zeros(config.samples), config)
+        assert spectrogram.shape == (config.frames, config.mels)
+        assert spectrogram.unique().item() == pytest.approx(math.log(2 ** -23))      # of silence
+
+
 @pytest.mark.parametrize("name", [name for name in GOLDEN.files if name.startswith("resample")])
 def test_resampling_equals_torchaudios(name: str) -> None:
     source, target = map(int, name.split("_")[1:])
-    ours = resample(golden(f"wave_{source}"), source, target)
-    assert (ours[:len(golden(name))] - golden(name)).abs().max() < 1e-4
-
-
-@pytest.mark.parametrize("source, target", [(8000, 16000), (192000, 16000), (11127, 16000),
-                                            (16000, 8000)])
-def test_resampling_equals_the_formula_sample_by_sample(source: int, target: int) -> None:
-    wave = torch.randn(source // 50, generator=torch.Generator().manual_seed(0))
-    ours, c = resample(wave, source, target), 0.99 * min(1, target / source)
+    wave = golden(f"wave_{source}")
+    ours = resample(wave, source, target)
     assert len(ours) == math.ceil(len(wave) * target / source)
-    for n in (0, 1, len(ours) // 2, len(ours) - 1):
-        direct = 0.0
-        for k, x in enumerate(wave.tolist()):
-            t = k - n * source / target
-            if abs(c * t) < 6:
-                direct += x * c * np.sinc(c * t) * math.cos(math.pi * c * t / 12) ** 2
-        assert ours[n].item() == pytest.approx(direct, abs=1e-5)
-
-
-def test_a_louder_clip_is_higher_by_a_constant() -> None:
-    """Nothing is scaled by the clip's own maximum: a factor of g adds 2 ln g everywhere."""
-    wave = torch.from_numpy(noise(4000)).float()
-    difference = fbank(8 * wave, CONFIG) - fbank(wave, CONFIG)
-    assert (difference - 2 * math.log(8)).abs().max() < 1e-5
-    assert fbank(torch.zeros(4000), CONFIG).unique().item() == pytest.approx(math.log(2 ** -23))
-
-
-@pytest.mark.parametrize("config", [CONFIG, AudioConfig(sample_rate=22050, seconds=1.0),
-                                    AudioConfig(seconds=10.255, mels=128)])
-def test_frames_follow_from_seconds(config: AudioConfig) -> None:
-    spectrogram = fbank(torch.zeros(config.samples), config)
-    assert spectrogram.shape == (config.frames, config.mels)
-    assert (config.frames - 1) * 0.010 + 0.025 <= config.seconds + 1e-3
-
-
-@pytest.mark.parametrize("name, depth, tolerance", [
-    ("a.wav", "PCM_U8", 2e-2), ("a.wav", "PCM_16", 1e-4), ("a.wav", "PCM_24", 1e-6),
-    ("a.wav", "PCM_32", 1e-6), ("a.wav", "FLOAT", 1e-6), ("a.wav", "DOUBLE", 1e-6),
-    ("a.flac", "PCM_16", 1e-4), ("a.flac", "PCM_24", 1e-6), ("a.ogg", "VORBIS", 0.1)])
-@pytest.mark.parametrize("channels", [1, 3])
-def test_formats_depths_and_channels(tmp_path: Path, name: str, depth: str, tolerance: float,
-                                     channels: int) -> None:
-    wave = 0.4 * np.sin(2 * np.pi * 440 * np.arange(8000) / 16000)
-    levels = np.arange(1, channels + 1) / 2
-    soundfile.write(tmp_path / name, wave[:, None] * levels, 16000, subtype=depth)
-    ours = read_waveform(tmp_path / name, CONFIG).numpy()
-    assert ours.shape == (15600,) and ours.dtype == np.float32 and not ours[8000:].any()
-    expected = (wave - wave.mean()) * levels.mean()
-    assert np.abs(ours[200:7800] - expected[200:7800]).max() < tolerance
-
-
-def read_whole(path: Path, config: AudioConfig) -> Tensor:
-    """Decode and resample all of a file, and cut it only then."""
-    wave, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    wave = resample(torch.from_numpy(wave).mean(dim=1), rate, config.sample_rate)[:config.samples]
-    return F.pad(wave - wave.mean(), (0, config.samples - len(wave)))
+    assert (ours[:len(golden(name))] - golden(name)).abs().max() < 1e-4
 
 
 @pytest.mark.parametrize("name, rate", [
     ("a.wav", 4000), ("a.wav", 8000), ("a.flac", 11127), ("a.wav", 16000), ("a.ogg", 22050),
     ("a.mp3", 44100), ("a.aiff", 44101), ("a.w64", 48000), ("a.wav", 192000)])
-def test_reading_the_used_part_gives_the_bits_of_reading_all(tmp_path: Path, name: str,
-                                                             rate: int) -> None:
+def test_the_used_part_has_the_bits_of_the_whole(tmp_path: Path, name: str, rate: int) -> None:
+    """As all of the file, decoded and resampled, and cut only then."""
     for target, seconds in ((16000, 0.1), (16000, 0.1000625), (22050, 0.0273), (8000, 0.5)):
         config = AudioConfig(sample_rate=target, seconds=seconds)
         end = config.samples * rate // target
-        for frames in (rate // 40 + 1, end, end + 1, end + 37, rate // 2):
+        for frames in (rate // 40 + 1, end, end + 37, rate // 2):
             soundfile.write(tmp_path / name, noise(max(frames, rate // 40 + 1), 2), rate)
-            ours = read_waveform(tmp_path / name, config)
-            assert torch.equal(ours, read_whole(tmp_path / name, config)), (target, frames)
+            wave = soundfile.read(tmp_path / name, dtype="float32")[0]
+            wave = resample(torch.from_numpy(wave).mean(dim=1), rate, target)[:config.samples]
+            expected = F.pad(wave - wave.mean(), (0, config.samples - len(wave)))
+            assert torch.equal(read_waveform(tmp_path / name, config), expected), (target, frames)
 
 
 @pytest.mark.parametrize("format, subtype", [("WAV", "FLOAT"), ("OGG", "VORBIS"), ("OGG", "OPUS"),
                                              ("FLAC", "PCM_16")])
-@pytest.mark.parametrize("place", [0.0, 0.3, 1.0])
-def test_a_window_lies_at_its_place(tmp_path: Path, format: str, subtype: str,
-                                    place: float) -> None:
+def test_a_window_lies_at_its_place(tmp_path: Path, format: str, subtype: str) -> None:
     config, path = AudioConfig(sample_rate=24000, seconds=0.5), tmp_path / "long"
     soundfile.write(path, noise(96000), 24000, format=format, subtype=subtype)
     whole = torch.from_numpy(soundfile.read(path, dtype="float32")[0])
-    start = round(place * (len(whole) - frames_used("", 24000, config)))
-    expected = whole[start:start + 12000] - whole[start:start + 12000].mean()
-    assert torch.equal(read_waveform(path, config, place), expected)
-    assert torch.equal(read_waveform((whole, 24000), config, place), expected)
-
-
-def test_samples_in_memory_equal_a_file(tmp_path: Path) -> None:
-    stereo = torch.from_numpy(noise(9000, 2)).float()
-    soundfile.write(tmp_path / "a.wav", stereo.numpy(), 22050, subtype="FLOAT")
-    expected = read_waveform(tmp_path / "a.wav", CONFIG)
-    assert torch.equal(read_waveform((stereo, 22050), CONFIG), expected)
-    assert torch.equal(read_waveform((stereo.mean(dim=1).double(), 22050), CONFIG), expected)
-    message = refusal(read_waveform, (torch.full((9000,), torch.nan), 22050), CONFIG)
-    assert message.startswith("audio: holds NaN")
+    for place in (0.0, 0.3, 1.0):
+        start = round(place * (len(whole) - frames_used("", 24000, config)))
+        expected = whole[start:start + 12000] - whole[start:start + 12000].mean()
+        assert torch.equal(read_waveform(path, config, place), expected)
+        assert torch.equal(read_waveform((whole, 24000), config, place), expected)
 
 
 @pytest.mark.parametrize("place", [0.0, 1.0])
-def test_a_long_file_costs_bounded_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                          place: float) -> None:
-    """Of two minutes, 42 MB, only the used part is kept, and read only as far as it reaches."""
-    path, pieces, read = tmp_path / "long.wav", [], soundfile.SoundFile.read
-    soundfile.write(path, np.ones((120 * 44100, 2), np.int16), 44100)
-
-    def count(*arguments: object, **keywords: object) -> np.ndarray:
-        piece = read(*arguments, **keywords)
-        pieces.append(len(piece))
-        return piece
-
-    monkeypatch.setattr(soundfile.SoundFile, "read", count)
-    config = replace(CONFIG, seconds=0.5)
+def test_a_long_file_costs_bounded_memory(tmp_path: Path, place: float) -> None:
+    """Of two minutes, 42 MB, only the used part is kept."""
+    soundfile.write(tmp_path / "long.wav", np.ones((120 * 44100, 2), np.int16), 44100)
     tracemalloc.start()
-    read_waveform(path, config, place)
+    read_waveform(tmp_path / "long.wav", CONFIG, place)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    used = 7999 * 441 // 160 + 1 + resampling_kernel(44100, 16000)[1]
-    assert max(pieces) <= PIECE and peak < 3e6
-    assert sum(pieces) == (used if place == 0 else 120 * 44100) and pieces[-1] == used
+    assert peak < 3e6
 
 
 def write_bad(kind: str, path: Path) -> None:
@@ -175,11 +107,14 @@ def write_bad(kind: str, path: Path) -> None:
     if kind == "1 Hz":
         content[24:28] = struct.pack("<I", 1)
     path.write_bytes(b"this is text" if kind == "no sound" else content)
+    if kind == "missing":
+        path.unlink()
 
 
 @pytest.mark.parametrize("kind, name, message", [
     ("no sound", "a.wav", "expected a WAV, FLAC or OGG"),
     ("no sound", "a.flac", "expected a WAV, FLAC or OGG"),
+    ("missing", "a.wav", "no such file; expected a WAV"),
     ("truncated", "a.wav", "the sound breaks off after 11994 samples; expected a whole file"),
     ("truncated", "a.flac", "a.flac: "), ("truncated", "a.caf", "a.caf: "),
     ("truncated", "a.ogg", "breaks off after"), ("truncated", "a.mp3", "breaks off after"),
@@ -191,21 +126,14 @@ def write_bad(kind: str, path: Path) -> None:
     ("short", "a.wav", "399 samples at 16000 Hz; expected 25 ms (one analysis window) or more"),
     ("no channels", "a.wav", "Channel count is zero"),
     ("1 Hz", "a.wav", "its header says 1 Hz; expected 1000 to 500000")])
-def test_bad_files_are_named_in_one_line(tmp_path: Path, kind: str, name: str,
-                                         message: str) -> None:
+def test_bad_files_are_named(tmp_path: Path, kind: str, name: str, message: str) -> None:
     write_bad(kind, tmp_path / name)
     refused = refusal(read_waveform, tmp_path / name, CONFIG)
     assert refused.startswith(f"{tmp_path / name}: ") and message in refused
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    assert "a.wav: no such file; expected a WAV" in refusal(read_waveform, tmp_path / "a.wav",
-                                                            CONFIG)
-
-
-def test_a_sound_that_libsndfile_reads_wrongly_is_named(tmp_path: Path,
-                                                        monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where an MP3's header is wrong about its frames."""
+def test_sounds_read_wrongly_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by libsndfile where an MP3's header is wrong about its frames."""
     soundfile.write(tmp_path / "a.wav", noise(16000), 16000)
     monkeypatch.setattr(soundfile.SoundFile, "read", lambda *_, **__: np.empty((-1, 2)))
     message = refusal(read_waveform, tmp_path / "a.wav", CONFIG)

@@ -21,8 +21,7 @@ from ptm_mini.data.manifest import Row, read_csv, read_set
     ({"audio": "9.wav"}, "9.wav: no such file; mend the path or leave the cell empty"),
     ({"audio": "../0.wav"}, "path '../0.wav' leads out of"),
     ({"image": "/etc/passwd"}, "path '/etc/passwd' leads out of")])
-def test_a_wrong_cell_is_named_with_its_line(six: Path, cells: dict[str, str],
-                                             message: str) -> None:
+def test_a_wrong_cell_is_named(six: Path, cells: dict[str, str], message: str) -> None:
     edit(six, 7, **cells)
     refused = refusal(read_set, six)
     assert refused.startswith(f"{six / 'manifest.csv'}:7: ") and message in refused
@@ -81,11 +80,11 @@ def test_any_name_works(six: Path, name: str) -> None:
 
 
 def test_further_columns_are_read_where_they_are_allowed(six: Path) -> None:
-    rows = read_csv(six / "manifest.csv", ["id"], optional=None)
-    assert rows[5][0] == f"{six / 'manifest.csv'}:7" and rows[5][1]["audio"] == "5.wav"
-    columns = ["audio", "image", "label", "split", "group"]
-    assert read_csv(six / "manifest.csv", ["id"], optional=columns) == rows
-    message = refusal(read_csv, six / "manifest.csv", ["id"], optional=columns[1:])
+    path, columns = six / "manifest.csv", ["audio", "image", "label", "split", "group"]
+    rows = read_csv(path, ["id"], optional=None)
+    assert rows[5][0] == f"{path}:7" and rows[5][1]["audio"] == "5.wav"
+    assert read_csv(path, ["id"], optional=columns) == rows
+    message = refusal(read_csv, path, ["id"], optional=columns[1:])
     assert "no such column as 'audio'" in message
 
 
@@ -97,26 +96,21 @@ def test_root_txt_names_the_folder_of_the_files(six: Path, tmp_path: Path, relat
         shutil.copy(six / name, folder)
     (folder / "root.txt").write_text(f"{os.path.relpath(six, folder) if relative else six}\n")
     assert read_set(folder) == read_set(six)
-    here, there = PreparedSet(six, CONFIG), PreparedSet(folder, CONFIG)
-    for row in range(6):
-        ours, theirs = here.sample(row), there.sample(row)
-        assert ours.audio.equal(theirs.audio) and ours.image.equal(theirs.image)
-    assert there.folder == folder.resolve() and len(list(folder.glob("features/*.npy"))) == 2
+    data = PreparedSet(folder, CONFIG)
+    assert data.sample(0).audio.equal(PreparedSet(six, CONFIG).sample(0).audio)
+    assert data.folder == folder.resolve() and len(list(folder.glob("features/*.npy"))) == 2
     (folder / "root.txt").write_text("nowhere\n")
     message = refusal(read_set, folder)
     assert message.startswith(f"{folder / 'root.txt'}: ") and "nowhere: no such folder" in message
 
 
-def test_links_that_lead_out_of_the_root_are_refused_and_others_are_not(six: Path,
-                                                                        tmp_path: Path) -> None:
+def test_only_links_that_lead_out_of_the_root_are_refused(six: Path, tmp_path: Path) -> None:
     shutil.move(six / "0.wav", tmp_path / "0.wav")
     (six / "0.wav").symlink_to(tmp_path / "0.wav")
-    message = refusal(read_set, six)
-    assert "manifest.csv:2: path '0.wav' leads out of" in message
-    assert "copy the file in, or let root.txt" in message
     (six / "folder").symlink_to(tmp_path)
-    edit(six, 2, audio="folder/0.wav")
-    assert "path 'folder/0.wav' leads out of" in refusal(read_set, six)
     (six / "inside.wav").symlink_to("1.wav")
+    for name in ("0.wav", "folder/0.wav"):
+        edit(six, 2, audio=name)
+        assert f"manifest.csv:2: path '{name}' leads out of" in refusal(read_set, six)
     edit(six, 2, audio="inside.wav")
     assert read_set(six)[1][0].audio == "inside.wav"

@@ -6,7 +6,7 @@ import torch
 from helpers import CONFIG, random_backbone, random_batch, shake
 from torch import Tensor
 
-from ptm_mini.config import Config, Situation, override
+from ptm_mini.config import Situation, override
 from ptm_mini.method.backbone import Backbone
 from ptm_mini.method.prompts import PromptedBackbone, PromptSet
 
@@ -26,8 +26,8 @@ def backbone() -> Backbone:
 @pytest.fixture
 def make_prompted() -> Callable[..., PromptedBackbone]:
     """A function of settings: a model of four prompt sets, all weights away from their start."""
-    def make(*assignments: str, config: Config = CONFIG) -> PromptedBackbone:
-        config = override(config, *assignments)
+    def make(*assignments: str) -> PromptedBackbone:
+        config = override(CONFIG, *assignments)
         generator = torch.Generator().manual_seed(0)
         backbone = random_backbone(config, generator)
         sets = [PromptSet(config, backbone.head, generator) for _ in Situation]

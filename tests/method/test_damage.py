@@ -12,6 +12,7 @@ from ptm_mini.method.damage import (KINDS, Sample, damage_sample, draw_damage, s
                                     weights_generator)
 
 STRONG = DAMAGES["strong"]
+COMPLETE, AUDIO, IMAGE, BOTH = Situation
 
 
 def apply_kind(x: Tensor, kind: str, strength: float, seed: int = 0) -> Tensor:
@@ -19,7 +20,7 @@ def apply_kind(x: Tensor, kind: str, strength: float, seed: int = 0) -> Tensor:
     return KINDS[kind].apply(x, drawn)
 
 
-def make_samples(n: int, missing: Situation = Situation.COMPLETE) -> list[Sample]:
+def make_samples(n: int, missing: Situation = COMPLETE) -> list[Sample]:
     generator = torch.Generator().manual_seed(1)
     return [Sample(torch.randn(96, 64, generator=generator),
                    torch.randn(3, 32, 32, generator=generator),
@@ -32,10 +33,6 @@ def damage(sample: Sample, situation: Situation, seed: int = 0, epoch: int = 1) 
 
 def equal(one: Sample, other: Sample) -> bool:
     return torch.equal(one.audio, other.audio) and torch.equal(one.image, other.image)
-
-
-def random_image(side: int) -> Tensor:
-    return torch.randn(3, side, side, generator=torch.Generator().manual_seed(0))
 
 
 def test_shift_and_mask_run_along_time_not_along_mel_bins() -> None:
@@ -54,83 +51,56 @@ def test_shift_and_mask_run_along_time_not_along_mel_bins() -> None:
     assert len(shifts) > 80 and max(masks) == 24 and len(masks) == 25
 
 
-def test_audio_noise_has_its_strength() -> None:
-    audio = torch.full((960, 64), 7.0)
-    noise = apply_kind(audio, "audio_gaussian", 2.2) - audio
+def test_noise_has_its_strength_and_an_image_stays_within_3() -> None:
+    noise = apply_kind(torch.full((960, 64), 7.0), "audio_gaussian", 2.2) - 7
     assert noise.std().item() == pytest.approx(2.2, rel=0.02) and abs(noise.mean()) < 0.05
-    assert noise.dtype == torch.float32
-
-
-def test_image_noise_is_neither_blank_nor_unbounded() -> None:
     noisy = apply_kind(torch.zeros(3, 32, 32), "image_gaussian", 5.0)
-    assert noisy.abs().max() == 3 and noisy.std() > 2
-    assert 0.3 < (noisy.abs() < 3).float().mean() < 0.6
+    assert noise.dtype == noisy.dtype == torch.float32
+    assert noisy.abs().max() == 3 and 0.4 < (noisy.abs() < 3).float().mean() < 0.5    # of a normal
 
 
 @pytest.mark.parametrize("side, share, kernel", [
-    (224, 0.23, 51), (224, 0.03, 7), (32, 0.23, 7), (32, 0.03, 1), (16, 1.0, 17), (16, 0.0, 1)])
+    (64, 0.23, 15), (224, 0.03, 7), (32, 0.23, 7), (32, 0.03, 1), (16, 1.0, 17), (16, 0.0, 1)])
 def test_blur_is_a_box_mean_over_the_part_inside(side: int, share: float, kernel: int) -> None:
-    image = random_image(side)
+    image = torch.randn(3, side, side)
     expected = F.avg_pool2d(image, kernel, 1, kernel // 2, count_include_pad=False)
     assert (apply_kind(image, "image_blur", share) - expected).abs().max() < 1e-6
 
 
-@pytest.mark.parametrize("side, share, left", [(224, 0.05, 11), (32, 0.05, 2), (32, 0.30, 10),
+@pytest.mark.parametrize("side, share, left", [(224, 0.05, 11), (32, 0.05, 2), (33, 0.30, 10),
                                                (32, 0.0, 1)])
 def test_pixelate_leaves_the_share_of_the_side(side: int, share: float, left: int) -> None:
-    assert len(apply_kind(random_image(side), "image_pixelate", share)[0].unique()) == left ** 2
-
-
-@pytest.mark.parametrize("side", [32, 33])
-def test_pixelate_shows_every_cell_in_its_place(side: int) -> None:
-    image = torch.arange(float(side)).expand(3, side, side)           # a pixel's value: its column
-    for cells in range(1, side + 1):
-        columns = KINDS["image_pixelate"].apply(image, cells)[0, 0].tolist()
-        rows = KINDS["image_pixelate"].apply(image.mT, cells)[0, :, 0].tolist()
-        cell = [y * cells // side for y in range(side)]
-        expected = [(i * side // cells - (-(i + 1) * side // cells) - 1) / 2 for i in cell]
-        assert columns == rows == pytest.approx(expected, abs=1e-4)
-
-
-def test_draws_applied_alone_give_the_damaged_sample() -> None:
-    for sample in make_samples(24):
-        before = sample._replace(audio=sample.audio.clone(), image=sample.image.clone())
-        whole = damage(sample, Situation.NOISY_BOTH, seed=3, epoch=2)
-        drawn = draw_damage(sample, Situation.NOISY_BOTH, STRONG, 3, 2)
-        assert list(drawn) == ["audio", "image"]
-        for modality, (kind, draws) in drawn.items():
-            applied = KINDS[kind].apply(getattr(sample, modality), draws)
-            assert torch.equal(applied, getattr(whole, modality))
-        assert equal(sample, before)                                  # damage makes new tensors
+    image = torch.randn(3, side, side)
+    assert len(apply_kind(image, "image_pixelate", share)[0].unique()) == left ** 2
 
 
 def test_each_situation_damages_its_own_modality_alone() -> None:
-    samples = make_samples(32)
+    samples, originals = make_samples(32), make_samples(32)
     for situation in Situation:
         damaged = [damage(sample, situation) for sample in samples]
         assert all(sample.situation == situation for sample in damaged)
-        for part, bit in (("audio", Situation.NOISY_AUDIO), ("image", Situation.NOISY_IMAGE)):
+        for part, bit in (("audio", AUDIO), ("image", IMAGE)):
             changed = sum(not torch.equal(getattr(one, part), getattr(before, part))
-                          for one, before in zip(damaged, samples))
+                          for one, before in zip(damaged, originals))
             # of 32 some may be shifted or masked by no frame
             assert changed > 24 if situation & bit else changed == 0
+    assert all(map(equal, samples, originals))                        # damage makes new tensors
 
 
 def test_damage_depends_on_seed_epoch_and_id_and_on_nothing_else() -> None:
     samples = make_samples(4)
-    first = [damage(sample, Situation.NOISY_BOTH) for sample in samples]
+    first = [damage(sample, BOTH) for sample in samples]
     torch.manual_seed(1)
     np.random.seed(1)
-    again = [damage(sample, Situation.NOISY_BOTH) for sample in reversed(samples)][::-1]
+    again = [damage(sample, BOTH) for sample in reversed(samples)][::-1]
     assert all(map(equal, first, again))                              # neither order nor neighbours
-    sample = samples[0]
-    for other in (damage(sample._replace(id="another"), Situation.NOISY_BOTH),
-                  damage(sample, Situation.NOISY_BOTH, epoch=2),
-                  damage(sample, Situation.NOISY_BOTH, seed=1)):
+    for other in (damage(samples[0]._replace(id="another"), BOTH),
+                  damage(samples[0], BOTH, epoch=2), damage(samples[0], BOTH, seed=1)):
         assert not torch.equal(first[0].audio, other.audio)
 
 
 def test_every_kind_is_drawn_as_often_and_missing_never_in_both() -> None:
+    assert {*KINDS} == {*vars(Strengths()), "missing"}
     sample, counts = make_samples(1)[0], Counter()
     for situation in Situation:
         for epoch in range(400):
@@ -138,40 +108,31 @@ def test_every_kind_is_drawn_as_often_and_missing_never_in_both() -> None:
             counts.update((situation, modality, kind) for modality, (kind, _) in drawn.items())
     assert len(counts) == 4 + 4 + 3 + 3
     for (situation, _, kind), count in counts.items():
-        assert count > 0.7 * 400 / (3 if situation == Situation.NOISY_BOTH else 4)
-        assert (situation, kind) != (Situation.NOISY_BOTH, "missing")
+        assert count > 0.7 * 400 / (3 if situation == BOTH else 4)
+        assert (situation, kind) != (BOTH, "missing")
 
 
-def test_only_the_named_kinds_are_drawn() -> None:
-    for kind in KINDS:
-        situation = Situation.NOISY_IMAGE if kind.startswith("image") else Situation.NOISY_AUDIO
-        for sample in make_samples(5):
-            (drawn, _), = draw_damage(sample, situation, STRONG, 0, 0, [kind]).values()
-            assert drawn == kind
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_the_named_kinds_are_drawn(kind: str) -> None:
+    for sample in make_samples(5):
+        situation = IMAGE if kind.startswith("image") else AUDIO
+        (drawn, _), = draw_damage(sample, situation, STRONG, 0, 0, [kind]).values()
+        assert drawn == kind
 
 
-@pytest.mark.parametrize("missing, situation", [
-    (Situation.NOISY_AUDIO, Situation.NOISY_IMAGE), (Situation.NOISY_IMAGE, Situation.NOISY_AUDIO),
-    (Situation.NOISY_AUDIO, Situation.NOISY_BOTH), (Situation.NOISY_IMAGE, Situation.COMPLETE)])
-def test_a_missing_modality_stays_0_and_adds_to_the_situation(missing: Situation,
-                                                              situation: Situation) -> None:
-    lost = "audio" if missing == Situation.NOISY_AUDIO else "image"
+@pytest.mark.parametrize("missing, situation", [(AUDIO, IMAGE), (IMAGE, AUDIO), (AUDIO, BOTH),
+                                                (IMAGE, COMPLETE)])
+def test_a_missing_modality_stays_0(missing: Situation, situation: Situation) -> None:
+    lost = "audio" if missing == AUDIO else "image"
     for sample in make_samples(8, missing):
         getattr(sample, lost).zero_()
         damaged = damage(sample, situation)
         assert not getattr(damaged, lost).any() and damaged.situation == missing | situation
 
 
-def test_every_kind_but_missing_has_a_strength() -> None:
-    assert {*KINDS} == {*vars(Strengths()), "missing"}
-
-
 def test_golden_draws_and_weights() -> None:
     """For porters: the first numbers of a sample's generator, and which seed draws weights."""
     numbers = seeded_generator(0, 1, "0_george_0").integers(0, 1000, 4)
     assert numbers.tolist() == [681, 591, 973, 21]
-    first = [torch.rand(1, generator=weights_generator(1, situation)).item()
-             for situation in (None, *Situation)]
-    seeds = [torch.rand(1, generator=torch.Generator().manual_seed(seed)).item()
-             for seed in (1, 4, 5, 6, 7)]
-    assert first == seeds
+    assert [weights_generator(1, situation).initial_seed()
+            for situation in (None, *Situation)] == [1, 4, 5, 6, 7]

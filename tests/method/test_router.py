@@ -12,13 +12,6 @@ from ptm_mini.method.router import Router, pick_situations
 Inputs = tuple[Tensor, Tensor, Tensor]
 
 
-def feature_router(width: int) -> Router:
-    """A router of features [B, 4 width] that are given in the place of audio tokens."""
-    router = Router(width)
-    router.pool = lambda audio, image: audio
-    return router
-
-
 def test_the_router_is_the_linear_discriminant() -> None:
     """By NumPy, with unequal counts, a feature that is constant, and shrinkage."""
     generator, shrinkage = np.random.default_rng(0), 0.1
@@ -36,36 +29,32 @@ def test_the_router_is_the_linear_discriminant() -> None:
     order = generator.permutation(sum(counts))
     x = torch.from_numpy(np.concatenate(groups)[order])
     situations = torch.from_numpy(np.repeat(range(4), counts)[order])
-    router = feature_router(width // 4)
+    router = Router(width // 4)
+    router.pool = lambda audio, image: audio           # the features stand in the audio's place
     router.fit([(part, part, own) for part, own in zip(x.split(25), situations.split(25))],
                shrinkage)
     logits, expected = router(x.float(), x.float()).detach().numpy(), x.numpy() @ weight.T + bias
     assert np.abs(logits - expected).max() < 1e-5 * np.abs(expected).max()
 
 
-def test_the_router_sees_frozen_features_and_no_class(backbone: Backbone, inputs: Inputs) -> None:
-    audio, image, situations = inputs
-    tokens, router = backbone.encode(audio, image), Router(CONFIG.model.width)
-    pooled = router.pool(*tokens)
-    expected = [part for x in tokens for part in (x.mean(dim=1), x.var(dim=1, correction=0).sqrt())]
-    assert torch.allclose(pooled, torch.cat(expected, dim=1), atol=1e-6)
-    router.fit([(*tokens, situations)], shrinkage=0.1)               # five samples, 64 dimensions
-    assert torch.equal(pick_situations(router(*tokens), audio, image), situations)
+def test_the_router_sees_the_mean_and_the_deviation_of_frozen_tokens() -> None:
+    for N in (5, 1):                                   # one token has a deviation of 0
+        tokens = torch.randn(2, N, 16), torch.randn(2, N, 16)
+        expected = [part for x in tokens
+                    for part in (x.mean(dim=1), x.var(dim=1, correction=0).sqrt())]
+        assert torch.allclose(Router(16).pool(*tokens), torch.cat(expected, dim=1), atol=1e-6)
 
 
-def test_an_unseen_situation_is_never_picked(backbone: Backbone, inputs: Inputs) -> None:
-    audio, image, situations = inputs
+@pytest.mark.parametrize("unseen", [[], [Situation.NOISY_BOTH]])
+def test_an_unseen_situation_is_never_picked(backbone: Backbone, inputs: Inputs,
+                                             unseen: list[Situation]) -> None:
+    audio, image, situations = inputs                                # five samples, 64 dimensions
     tokens, router = backbone.encode(audio, image), Router(CONFIG.model.width)
-    seen = situations != Situation.NOISY_BOTH
+    seen = ~torch.isin(situations, torch.tensor(unseen))
     router.fit([(tokens[0][seen], tokens[1][seen], situations[seen])], shrinkage=0.1)
-    assert router(*tokens)[:, Situation.NOISY_BOTH].eq(-torch.inf).all()
-    assert torch.equal(pick_situations(router(*tokens), audio, image)[seen], situations[seen])
-    assert router.weight.isfinite().all()
-
-
-def test_one_token_has_a_deviation_of_0() -> None:
-    pooled = Router(16).pool(torch.randn(2, 1, 16), torch.randn(2, 1, 16))
-    assert pooled.isfinite().all() and not pooled[:, 16:32].any() and not pooled[:, 48:].any()
+    logits = router(*tokens)
+    assert logits[:, unseen].eq(-torch.inf).all() and router.weight.isfinite().all()
+    assert torch.equal(pick_situations(logits, audio, image)[seen], situations[seen])
 
 
 @pytest.mark.parametrize("lost", [Situation.NOISY_AUDIO, Situation.NOISY_IMAGE])
