@@ -30,20 +30,22 @@ SMALL = ["audio.mels=32", "audio.seconds=0.335", "image.size=16", "model.width=1
 FLAGS = [word for assignment in SMALL for word in ("--set", assignment)]
 CONFIG = override(PRESETS["tiny"], *SMALL)
 CLASSES = ["bell", "drum", "flute"]
-COUNTS = dict(zip(SPLITS, (8, 3, 5)))          # samples of each class in a split
 RATE = 16000
 COLUMNS = ["id", "audio", "image", "label", "split", "group"]
 
 
-def write_small_set(folder: Path, missing: bool = False) -> Path:
+def write_small_set(folder: Path, missing: bool = False,
+                    counts: tuple[int, int, int] = (8, 3, 5)) -> Path:
     """Write a set of three classes, a tone and a colour each; 0.5 s, 20 x 20 pixels.
 
     missing  of each four samples, leave the second without its audio, the third without its image
+    counts   samples of each class in a split
     """
     folder.mkdir(parents=True)
     rows = []
-    for number, (label, split, n) in enumerate((label, split, n) for label in CLASSES
-                                               for split in SPLITS for n in range(COUNTS[split])):
+    for number, (label, split, n) in enumerate(
+            (label, split, n) for label in CLASSES for split, count in zip(SPLITS, counts)
+            for n in range(count)):
         name, pitch = f"{split}-{label}-{n}", 300 * (1 + CLASSES.index(label))
         generator = np.random.default_rng(number)
         wave = np.sin(2 * np.pi * pitch * np.arange(RATE // 2) / RATE)

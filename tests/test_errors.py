@@ -11,8 +11,7 @@ def throw(error: BaseException) -> None:
 
 
 @pytest.mark.parametrize("error, status, line", [
-    (InputError("a.wav: no such file; expected a sound"), 2,
-     "a.wav: no such file; expected a sound"),
+    (InputError("a\nb\x1b[31m雨.wav: no such file"), 2, r"a\nb\x1b[31m雨.wav: no such file"),
     (OSError(28, "No space left on device", "a.pt"), 2,
      "[Errno 28] No space left on device: 'a.pt'"),
     (NonFiniteLoss("lora: the loss became nan"), 1, "lora: the loss became nan"),
@@ -23,23 +22,13 @@ def test_an_error_is_one_line_and_a_status(capsys: CaptureFixture, error: BaseEx
     assert failure(capsys, throw, error) == (line, status)
 
 
-def test_a_name_with_control_characters_stays_one_line(capsys: CaptureFixture) -> None:
-    line, _ = failure(capsys, throw, InputError("a\nb\x1b[31m雨.wav: no such file"))
-    assert line == r"a\nb\x1b[31m雨.wav: no such file"
-
-
 def test_a_mistake_of_the_program_is_not_hidden() -> None:
     with pytest.raises(ZeroDivisionError):
         run(lambda: throw(ZeroDivisionError()))
 
 
-@pytest.mark.parametrize("word, words, mend", [
-    ("promt", ["head", "prompt"], "did you mean prompt?"),
-    ("xyz", ["head", "prompt"], "expected one of head, prompt"),
-    ("xyz", [f"class {n}" for n in range(12)],
-     "expected one of class 0, class 1, class 2, class 3, class 4, class 5, class 6, class 7, "
-     "class 8, class 9 and 2 more"),
-    (7, ["head", "prompt"], "expected one of head, prompt")])
-def test_an_unknown_word_is_answered_with_the_valid_ones(word: object, words: list[str],
-                                                         mend: str) -> None:
-    assert nearest(word, words) == mend
+def test_an_unknown_word_is_answered_with_the_valid_ones() -> None:
+    assert nearest("promt", ["head", "prompt"]) == "did you mean prompt?"
+    assert nearest("xyz", ["head", "prompt"]) == "expected one of head, prompt"
+    assert nearest("xyz", [f"{n}" for n in range(12)]) == (
+        "expected one of 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from helpers import CLASSES, CONFIG, evaluate_run, failure, files_of, refusal
+from helpers import CLASSES, CONFIG, evaluate_run, files_of, refusal
 from PIL import Image
 from pytest import CaptureFixture, LogCaptureFixture, MonkeyPatch
 
@@ -39,8 +39,7 @@ def test_a_split_is_answered_as_in_its_evaluation(model: Predictor, data: Prepar
     """By the routed prompts, and in batches of whatever size."""
     monkeypatch.setattr(predict, "BATCH_SIZE", 4)
     rows = data.indices("test").tolist()
-    batch = collate([data.sample(row) for row in rows])
-    expected = model.models.answer(batch)
+    expected = model.models.answer(collate([data.sample(row) for row in rows]))
     pairs = [(data.root / data.rows[row].audio, data.root / data.rows[row].image) for row in rows]
     answers = list(model.predict_many(pairs))
     found = torch.tensor([in_class_order(answer) for answer in answers])
@@ -48,16 +47,13 @@ def test_a_split_is_answered_as_in_its_evaluation(model: Predictor, data: Prepar
     assert [answer.situation for answer in answers] == expected.picks.tolist()
 
 
-def test_a_pair_alone_is_answered_as_among_others(model: Predictor, small_set: Path,
-                                                  pair: tuple[Path, Path]) -> None:
-    others = [(small_set / f"val-bell-{n}.wav", None) for n in range(3)]
-    alone, among = model.predict(*pair), list(model.predict_many([*others, pair]))[3]
-    assert in_class_order(alone) == pytest.approx(in_class_order(among), abs=1e-6)
-    assert alone.situation == among.situation == max(alone.router, key=alone.router.get)
-    assert sum(alone.router.values()) == pytest.approx(1)
-    assert sum(alone.probabilities.values()) == pytest.approx(1)
-    assert list(alone.probabilities.values()) == sorted(alone.probabilities.values(), reverse=True)
-    assert alone.label == max(alone.probabilities, key=alone.probabilities.get)
+def test_an_answer_agrees_with_itself(model: Predictor, pair: tuple[Path, Path]) -> None:
+    answer = model.predict(*pair)
+    shares = list(answer.probabilities.values())
+    assert sum(shares) == pytest.approx(1) and shares == sorted(shares, reverse=True)
+    assert answer.label == max(answer.probabilities, key=answer.probabilities.get)
+    assert sum(answer.router.values()) == pytest.approx(1)
+    assert answer.situation == max(answer.router, key=answer.router.get)
 
 
 def test_arrays_are_answered_as_their_files(model: Predictor, pair: tuple[Path, Path],
@@ -69,8 +65,7 @@ def test_arrays_are_answered_as_their_files(model: Predictor, pair: tuple[Path, 
             assert model.predict(audio=sound, image=image) == expected
     stereo = 0.1 * np.random.default_rng(0).standard_normal((6000, 2))
     soundfile.write(tmp_path / "stereo.wav", stereo, 8000, subtype="DOUBLE")
-    assert model.predict(audio=(stereo[::-1][::-1], 8000)) == model.predict(
-        audio=tmp_path / "stereo.wav")
+    assert model.predict(audio=(stereo, 8000)) == model.predict(audio=tmp_path / "stereo.wav")
 
 
 def test_a_side_left_out_is_a_missing_modality(model: Predictor, pair: tuple[Path, Path]) -> None:
@@ -92,35 +87,31 @@ def test_a_side_left_out_is_a_missing_modality(model: Predictor, pair: tuple[Pat
     ({}, "neither audio nor image is given; expected at least one"),
     ({"audio": "gone.wav"}, "gone.wav: no such file; expected a WAV, FLAC or OGG file"),
     ({"image": "gone.png"}, "gone.png: no such file; expected an image"),
-    ({"audio": (np.zeros(9000, "int16"), 16000)}, "audio: int16 [9000]; expected a path, or float"),
-    ({"audio": (np.zeros((1, 2, 9000)), 16000)}, "audio: float64 [1, 2, 9000]; expected"),
-    ({"audio": (np.zeros(100), 16000)}, "audio: 100 samples at 16000 Hz; expected 25 ms"),
-    ({"audio": (np.zeros(9000), 0)}, "audio: its header says 0 Hz; expected 1000 to"),
-    ({"audio": (np.full(9000, np.nan), 16000)}, "audio: holds NaN, infinity or"),
-    ({"image": Image.new("RGB", (1, 9))}, "expected a whole PNG, JPEG or similar of at least 2x2")])
+    ({"audio": 3}, "audio: int; expected a path"),
+    ({"audio": (np.zeros(9000, "int16"), 16000)}, "audio: int16 [9000]; expected"),
+    ({"image": np.zeros((9, 9))}, "image: float64 [9, 9]; expected a path, a Pillow image or")])
 def test_what_can_not_be_read_is_refused(model: Predictor, arguments: dict, message: str) -> None:
     assert message in refusal(model.predict, **arguments)
 
 
-def test_several_windows_are_averaged(run_folder: Path, pair: tuple[Path, Path]) -> None:
+def test_several_windows_are_averaged(run_folder: Path, model: Predictor,
+                                      pair: tuple[Path, Path]) -> None:
     """Each at its place in the sound: at its beginning, in its middle, at its end."""
     length, rate = CONFIG.audio.samples, CONFIG.audio.sample_rate
     wave = 0.1 * np.random.default_rng(0).standard_normal(3 * length)
-    model = ptm_mini.load(run_folder, windows=3)
-    answer, alone = model.predict((wave, rate), pair[1]), ptm_mini.load(run_folder)
-    prepared = model.prepare((wave, rate), pair[1])
-    assert torch.equal(prepared.audio[0], alone.prepare((wave, rate), pair[1]).audio[0])
-    each = [alone.answer([prepared._replace(audio=window[None])])[0] for window in prepared.audio]
+    averaging = ptm_mini.load(run_folder, windows=3)
+    answer = averaging.predict((wave, rate), pair[1])
+    prepared = averaging.prepare((wave, rate), pair[1])
+    assert torch.equal(prepared.audio[0], model.prepare((wave, rate), pair[1]).audio[0])
+    each = [model.answer([prepared._replace(audio=window[None])])[0] for window in prepared.audio]
     assert not torch.equal(prepared.audio[1], prepared.audio[2])
     mean = np.mean([in_class_order(one) for one in each], axis=0)
     assert in_class_order(answer) == pytest.approx(mean.tolist(), abs=1e-5)
-    prepared.audio[0] = 0                                     # seen to be missing, in one window
-    assert model.answer([prepared])[0].situation == Situation.NOISY_AUDIO
-    assert "windows=0: expected 1 or more" in refusal(ptm_mini.load, run_folder, windows=0)
 
 
 def test_one_pair_on_the_command_line(run_folder: Path, model: Predictor, pair: tuple[Path, Path],
-                                      capsys: CaptureFixture) -> None:
+                                      capsys: CaptureFixture, monkeypatch: MonkeyPatch) -> None:
+    monkeypatch.setattr("ptm_mini.data.dataset.read_set", None)          # opening a set would fail
     before, expected = files_of(run_folder), model.predict(*pair)
     evaluate_run(run_folder, "--audio", pair[0], "--image", pair[1])
     *classes, why = capsys.readouterr().out.splitlines()
@@ -143,22 +134,6 @@ def test_json_and_a_picture(run_folder: Path, model: Predictor, pair: tuple[Path
     assert answer == {"answer": expected.label, "probabilities": expected.probabilities,
                       "situation": expected.situation.label, "router": router}
     assert (tmp_path / "answer.png").read_bytes().startswith(b"\x89PNG")
-    assert f"{tmp_path / 'answer.png'}: exists already" in refusal(
-        evaluate_run, run_folder, "--audio", pair[0], "--picture", tmp_path / "answer.png")
-    evaluate_run(run_folder, "--audio", pair[0], "--json")
-    assert json.loads(capsys.readouterr().out)["router"] == {}
-
-
-def test_the_set_is_not_needed(run_folder: Path, pair: tuple[Path, Path],
-                               monkeypatch: MonkeyPatch) -> None:
-    monkeypatch.setattr("ptm_mini.data.dataset.read_set", None)          # opening a set would fail
-    evaluate_run(run_folder, "--audio", pair[0])
-
-
-def write_pairs(path: Path, rows: list[list[str]]) -> Path:
-    with open(path, "w", newline="") as file:
-        csv.writer(file).writerows([["name", "audio", "image"], *rows])
-    return path
 
 
 def test_many_pairs_from_a_csv_file(run_folder: Path, model: Predictor, small_set: Path,
@@ -166,50 +141,33 @@ def test_many_pairs_from_a_csv_file(run_folder: Path, model: Predictor, small_se
                                     caplog: LogCaptureFixture) -> None:
     """Paths are relative to the file; a pair that can't be answered says why."""
     monkeypatch.setattr(predict, "BATCH_SIZE", 3)
-    (tmp_path / "own").mkdir()
-    (tmp_path / "own" / "text.wav").write_text("no sound")
+    (tmp_path / "text.wav").write_text("no sound")
     (tmp_path / "a.wav").write_bytes((small_set / "test-bell-0.wav").read_bytes())
     image = str(small_set / "test-bell-0.png")
-    rows = [["both", "a.wav", image], ['quotes ", and comma', "own/../a.wav", ""],
+    rows = [["both", "a.wav", image], ['quotes ", and comma', "a.wav", ""],
             ["gone", "gone.wav", image], ["", "", image], ["neither", "", ""],
-            ["text", "own/text.wav", image], ["no image", "a.wav", "own/text.wav"],
-            ["last", "a.wav", image]]
-    pairs, out = write_pairs(tmp_path / "pairs.csv", rows), tmp_path / "answers.csv"
+            ["text", "text.wav", image], ["last", "a.wav", image]]
+    pairs, out = tmp_path / "pairs.csv", tmp_path / "answers.csv"
+    with open(pairs, "w", newline="") as file:
+        csv.writer(file).writerows([["name", "audio", "image"], *rows])
     with caplog.at_level(logging.INFO):
         evaluate_run(run_folder, "--pairs", pairs, "--out", out)
-    assert caplog.messages[-1] == f"wrote {out}: 8 pairs, 4 failed"
+    assert caplog.messages[-1] == f"wrote {out}: 7 pairs, 3 failed"
     with open(out, newline="") as file:
         found = list(csv.DictReader(file))
     assert list(found[0]) == ["name", "audio", "image", "answer", "probability", "situation",
                               *(f"p_{name}" for name in CLASSES), "error"]
     assert [[row["name"], row["audio"], row["image"]] for row in found] == rows
-    errors = [row["error"] for row in found]
-    assert [bool(error) for error in errors] == [False, False, True, False, True, True, True, False]
-    assert errors[2].startswith(f"{tmp_path / 'gone.wav'}: no such file")
-    assert str(tmp_path / "own" / "text.wav") in errors[5]
+    assert found[2]["error"].startswith(f"{tmp_path / 'gone.wav'}: no such file")
     for row in found:
-        if row["error"]:
-            assert row["answer"] == row["probability"] == ""
+        if row["name"] in ("gone", "neither", "text"):
+            assert row["error"] and row["answer"] == row["probability"] == ""
             continue
         sides = (tmp_path / row[side] if row[side] else None for side in ("audio", "image"))
         answer = model.predict(*sides)
         assert row["answer"] == answer.label and row["situation"] == answer.situation.label
         shares = {name: float(row[f"p_{name}"]) for name in CLASSES}
         assert shares == pytest.approx(answer.probabilities, abs=1e-6)
-        assert row["probability"] == row[f"p_{answer.label}"]
-    assert f"{out}: exists already" in refusal(evaluate_run, run_folder, "--pairs", pairs, "--out",
-                                               out)
+        assert row["probability"] == row[f"p_{answer.label}"] and row["error"] == ""
     assert "column 'answer' is one that" in refusal(evaluate_run, run_folder, "--pairs", out,
                                                     "--out", tmp_path / "more.csv")
-    assert not (tmp_path / "more.csv").exists()
-
-
-@pytest.mark.parametrize("arguments, message", [
-    ("--pairs a.csv", "--pairs and --out: one is given; expected both, or neither"),
-    ("--out a.csv", "--pairs and --out: one is given; expected both, or neither"),
-    ("--json", "--json and --picture: nothing to answer; expected --audio or --image"),
-    ("--picture a.png", "--json and --picture: nothing to answer")])
-def test_flags_that_lack_another_are_refused(capsys: CaptureFixture, arguments: str,
-                                             message: str) -> None:
-    line, status = failure(capsys, evaluate_run, "run", *arguments.split())
-    assert message in line and status == 2
