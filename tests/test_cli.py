@@ -11,7 +11,7 @@ from pytest import CaptureFixture, MonkeyPatch
 import eval as eval_command
 import train as train_command
 from ptm_mini import files
-from ptm_mini.checkpoint import read_run
+from ptm_mini.checkpoint import read_run, run_folders
 from ptm_mini.config import PRESETS, Situation, leaves
 from ptm_mini.evaluation import STRATEGIES
 from ptm_mini.files import locked
@@ -210,3 +210,20 @@ def test_an_unknown_flag_or_word_is_named(capsys: CaptureFixture, command: objec
         command.main(arguments.split())
     *_, line = capsys.readouterr().err.splitlines()
     assert caught.value.code == 2 and all(word in line for word in words)
+
+
+def test_a_copy_of_a_run_beside_the_seeds_is_none_of_them(tmp_path: Path) -> None:
+    for name in ("seed-10", "seed-9", "seed-9-backup"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").touch()
+    assert run_folders(tmp_path) == [tmp_path / "seed-9", tmp_path / "seed-10"]
+
+
+def test_interrupted_before_there_is_a_run_no_resume_is_advised(
+        small_set: Path, tmp_path: Path, monkeypatch: MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+    monkeypatch.setattr(train_command, "PreparedSet", interrupt)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        train_command.main(["--data", str(small_set), "--out", str(tmp_path / "run")])
+    assert "resume" not in str(caught.value) and not (tmp_path / "run").exists()
