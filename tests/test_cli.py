@@ -221,7 +221,7 @@ def test_a_copy_of_a_run_beside_the_seeds_is_none_of_them(tmp_path: Path) -> Non
 
 def test_interrupted_before_there_is_a_run_no_resume_is_advised(
         small_set: Path, tmp_path: Path, monkeypatch: MonkeyPatch) -> None:
-    def interrupt(*_: object) -> None:
+    def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
     monkeypatch.setattr(train_command, "PreparedSet", interrupt)
     with pytest.raises(KeyboardInterrupt) as caught:
