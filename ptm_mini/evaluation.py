@@ -167,7 +167,7 @@ def answer_split(answer: Callable[[Sample], dict[str, Tensor]], split: EvalSplit
         for name in windows[0]:
             logits = mean_probabilities([window[name].float() for window in windows])
             found.setdefault(name, []).append(logits.cpu())
-        labels.append(batches[0].label.cpu())
+        labels.append(batches[0].label)              # still on the CPU
     return {name: torch.cat(parts) for name, parts in found.items()}, torch.cat(labels), rows
 
 
