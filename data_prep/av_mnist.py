@@ -3,7 +3,6 @@
 python -m data_prep.av_mnist --fsdd DIR --mnist DIR --out sets/av_mnist
 """
 import gzip
-import re
 import shutil
 import zlib
 from pathlib import Path
@@ -14,8 +13,6 @@ from PIL import Image
 from data_prep.shared import make_parser, new_folder, write_set
 from ptm_mini.data.manifest import Row
 from ptm_mini.errors import InputError, run
-
-CLASSES = [str(digit) for digit in range(10)]
 
 
 def read_idx(path: Path) -> np.ndarray:
@@ -40,55 +37,31 @@ def read_mnist(folder: Path) -> tuple[np.ndarray, np.ndarray]:
                 for path in paths.values()]
     images = np.concatenate([read_idx(path) for path in paths.values()])
     labels = np.concatenate([read_idx(path) for path in partners])
-    if len(images) != len(labels):
-        raise InputError(f"--mnist {folder}: {len(images)} images for {len(labels)} labels; "
-                         f"expected one each")
     return images, labels
 
 
-def read_fsdd(folder: Path) -> list[tuple[Path, str, str]]:
-    """List recordings named {digit}_{speaker}_{index}.wav: (path, digit, its official split)."""
-    recordings = []
-    for path in sorted(folder.glob("*.wav")):
-        name = re.fullmatch(r"(\d)_(\w+)_(\d+)", path.stem)
-        if not name:
-            raise InputError(f"{path}: expected a name such as 7_jackson_32.wav; rename it")
-        index = int(name[3])
+def read_fsdd(folder: Path) -> list[Row]:
+    """List recordings named {digit}_{speaker}_{index}.wav as rows in their official splits."""
+    rows = []
+    for path in sorted(folder.glob("[0-9]_*_[0-9]*.wav")):
+        index = int(path.stem.split("_")[-1])
         split = "test" if index < 5 else "val" if index < 10 else "train"
-        recordings.append((path, name[1], split))
-    if not recordings:
-        raise InputError(f"--fsdd {folder}: no .wav there; expected FSDD's 7_jackson_32.wav ...")
-    return recordings
+        rows.append(Row(path.stem, f"audio/{path.name}", f"image/{path.stem}.png", path.name[0],
+                        split))
+    if not rows:
+        raise InputError(f"--fsdd {folder}: no 7_jackson_32.wav or such there; expected some")
+    return rows
 
 
-def pair_by_class(audio_labels: list[str], image_labels: list[str], seed: int) -> np.ndarray:
+def pair_by_class(rows: list[Row], labels: np.ndarray, seed: int) -> np.ndarray:
     """Draw for each recording an image of its class, no image twice: [n] indices of images."""
     generator = np.random.default_rng(seed)
-    pairs = np.zeros(len(audio_labels), int)
-    for label in CLASSES:
-        recordings, images = (np.flatnonzero(np.array(labels) == label)
-                              for labels in (audio_labels, image_labels))
-        if len(images) < len(recordings):
-            raise InputError(f"class {label}: {len(images)} images for {len(recordings)} "
-                             f"recordings; expected one each")
+    pairs = np.zeros(len(rows), int)
+    for digit in range(10):
+        recordings = [i for i, row in enumerate(rows) if row.label == str(digit)]
+        images = np.flatnonzero(labels == digit)
         pairs[recordings] = generator.permutation(images)[:len(recordings)]
     return pairs
-
-
-def make(fsdd: Path, mnist: Path, out: Path, seed: int) -> None:
-    """Write the set into the new folder `out`: each recording once, with an image of its own."""
-    recordings = read_fsdd(fsdd)
-    images, labels = read_mnist(mnist)
-    pairs = pair_by_class([digit for _, digit, _ in recordings], [str(n) for n in labels], seed)
-    rows = [Row(path.stem, f"audio/{path.name}", f"image/{path.stem}.png", digit, split)
-            for path, digit, split in recordings]
-    with new_folder(out) as folder:
-        write_set(folder, rows, CLASSES)
-        (folder / "audio").mkdir()
-        (folder / "image").mkdir()
-        for row, (path, _, _), image in zip(rows, recordings, pairs):
-            shutil.copyfile(path, folder / row.audio)
-            Image.fromarray(images[image]).save(folder / row.image)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -98,7 +71,16 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--mnist", type=Path, required=True,
                         help="folder with MNIST's IDX files, plain or gzip")
     args = parser.parse_args(argv)
-    make(args.fsdd, args.mnist, args.out, args.seed)
+    rows = read_fsdd(args.fsdd)
+    images, labels = read_mnist(args.mnist)
+    pairs = pair_by_class(rows, labels, args.seed)
+    with new_folder(args.out) as folder:
+        write_set(folder, rows, [str(digit) for digit in range(10)])
+        (folder / "audio").mkdir()
+        (folder / "image").mkdir()
+        for row, image in zip(rows, images[pairs]):
+            shutil.copyfile(args.fsdd / f"{row.id}.wav", folder / row.audio)
+            Image.fromarray(image).save(folder / row.image)
 
 
 if __name__ == "__main__":

@@ -8,17 +8,17 @@ with: cat-7_2.png has cat-7.wav, and so has cat-7_3.png.
 import re
 from pathlib import Path
 
-from data_prep.folder import read_trees
+from data_prep.folder import Key, read_trees
 from data_prep.shared import make_prepare_parser, prepare
 from ptm_mini.errors import run
 
 
-def find_sound(stem: str, stems: set[str]) -> str:
+def find_sound(image: Key, sounds: dict[Key, str]) -> Key:
     """Find an image's sound: of its own name, or of the longest whole words that it begins with."""
-    start = stem
-    while start and start not in stems:
+    label, start = image
+    while start and (label, start) not in sounds:
         start = re.sub("[ _-]*[^ _-]*$", "", start)
-    return start or stem
+    return label, start or image[1]
 
 
 def main(argv: list[str] | None = None) -> None:

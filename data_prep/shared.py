@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -34,15 +34,8 @@ def make_parser(description: str, out: str, seed_of: str) -> argparse.ArgumentPa
     parser = argparse.ArgumentParser(description=description,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(out), help=f"new folder; default: {out}")
-    parser.add_argument("--seed", type=parse_seed, default=0, help=f"of {seed_of}; default: 0")
+    parser.add_argument("--seed", type=int, default=0, help=f"of {seed_of}; default: 0")
     return parser
-
-
-def parse_seed(text: str) -> int:
-    """Parse --seed for argparse; NumPy takes no negative one."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r}; expected a whole number, 0 or more")
-    return int(text)
 
 
 def make_prepare_parser(description: str, out: str,
@@ -59,22 +52,25 @@ def make_prepare_parser(description: str, out: str,
     return parser
 
 
-def prepare(root: Path, rows: list[Row], remarks: list[str], args: argparse.Namespace) -> None:
+def prepare(root: Path, rows: list[Row], left_out: list[str], args: argparse.Namespace) -> None:
     """Check the files of samples, group and split them, report, and write the set args.out.
 
-    root, rows, remarks  as data_prep.folder.read_trees returns them; groups, and splits unless
-                         args.split says otherwise, are kept where rows have them
+    root, rows, left_out  as data_prep.folder.read_trees returns them
     """
     refuse_existing(args.out)
-    files, unreadable = examine_files(root, rows, args.copy)
-    rows = [replace(row, audio=row.audio if row.audio in files else "",
-                    image=row.image if row.image in files else "") for row in rows]
-    enough = any if args.keep_unpaired else all
-    dropped = [row for row in rows if not enough((row.audio, row.image))]
-    rows = group_by_content([row for row in rows if enough((row.audio, row.image))], files)
-    rows = choose_splits(rows, args.split, args.seed)
-    random_splits = assign_splits([row.label for row in rows], range(len(rows)), args.seed)
-    report = make_report(rows, dropped, files, unreadable, remarks, random_splits)
+    if len({row.id for row in rows}) < len(rows):
+        rows = [replace(row, id=f"{row.label}/{n}/{row.id}") for n, row in enumerate(rows)]
+    files = examine_files(root, rows, args.copy, left_out)
+    kept = []
+    for row in rows:
+        audio, image = (name if name in files else "" for name in (row.audio, row.image))
+        if audio and image or args.keep_unpaired and (audio or image):
+            kept.append(replace(row, audio=audio, image=image))
+        else:
+            left_out.append(f"{row.id} ({row.label}): no {'image' if audio else 'audio'}")
+    kept = group_by_content(kept, files)
+    rows = choose_splits(kept, args.split, args.seed)
+    report = make_report(rows, choose_splits(kept, "random", args.seed), files, left_out)
     print_report(report)
     if not rows:
         raise InputError(f"{root}: no sample is left, see above; expected pairs such as "
@@ -109,14 +105,11 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def write_set(folder: Path, rows: list[Row], classes: list[str]) -> None:
-    """Write manifest.csv and classes.json. Raises InputError for an empty split or one class."""
+    """Write manifest.csv and classes.json. Raises InputError for an empty split."""
     counts = Counter(row.split for row in rows)
-    for split in SPLITS:
-        if not counts[split]:
-            raise InputError(f"no sample of split {split!r} among {len(rows)}; expected some of "
-                             f"each: more samples or groups, or another --split")
-    if len(classes) < 2:
-        raise InputError(f"one class alone, {classes[0]!r}; expected two or more")
+    if len(counts) < len(SPLITS):
+        raise InputError(f"splits of {len(rows)} samples: {', '.join(counts)} alone; expected "
+                         f"{', '.join(SPLITS)}: more samples or groups, or another --split")
     with open(folder / "manifest.csv", "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator="\n")
         writer.writeheader()
@@ -126,11 +119,11 @@ def write_set(folder: Path, rows: list[Row], classes: list[str]) -> None:
     logger.info("%d training, %d validation and %d test samples", *(counts[s] for s in SPLITS))
 
 
-def examine_files(root: Path, rows: list[Row],
-                  copy: bool) -> tuple[dict[str, Facts], list[str]]:
-    """Decode each file to its end: the facts of the whole ones, an error for each of the others."""
-    files, unreadable = {}, []
-    for modality, examine in (("audio", examine_sound), ("image", examine_image)):
+def examine_files(root: Path, rows: list[Row], copy: bool, left_out: list[str]
+                  ) -> dict[str, Facts]:
+    """Decode each file to its end: the facts of the whole ones. `left_out` gets errors."""
+    files = {}
+    for modality in ("audio", "image"):
         names = sorted({getattr(row, modality) for row in rows} - {""})
         logger.info("checking %d %s files", len(names), modality)
         for name in names:
@@ -138,47 +131,40 @@ def examine_files(root: Path, rows: list[Row],
                 if leads_out(name, root) and not copy:
                     raise InputError(f"{root / name}: a link leads out of {root}; expected a file "
                                      f"below it: --copy takes it in")
-                files[name] = examine(root / name)
+                files[name] = examine(root / name, modality)
             except (InputError, OSError) as error:
-                unreadable.append(str(error))
-    return files, unreadable
+                left_out.append(str(error))
+    return files
 
 
-def examine_sound(path: Path) -> Facts:
-    """Decode a sound to its end. Raises InputError for what can't be trained on."""
-    read_waveform(path, AudioConfig())
-    info = soundfile.info(path)
-    last_minute = AudioConfig(sample_rate=info.samplerate, seconds=60)      # no need to resample
-    read_waveform(path, last_minute, place=1.0)                 # decodes what is before it too
-    return Facts(hash_file(path), f"{info.samplerate} Hz, channels: {info.channels}", info.duration)
-
-
-def examine_image(path: Path) -> Facts:
-    """Decode an image. Raises InputError for what can't be trained on."""
-    read_image(path, 32)
-    with Image.open(path, formats=FORMATS) as image:
-        return Facts(hash_file(path), f"{image.width}x{image.height}", min(image.size))
-
-
-def hash_file(path: Path) -> str:
-    """Compute the SHA-256 of a file, which is mapped so that it takes no memory."""
-    return hashlib.sha256(np.memmap(path, mode="r")).hexdigest()
+def examine(path: Path, modality: str) -> Facts:
+    """Decode a file to its end. Raises InputError for what can't be trained on."""
+    if modality == "audio":
+        read_waveform(path, AudioConfig())
+        info = soundfile.info(path)
+        last_minute = AudioConfig(sample_rate=info.samplerate, seconds=60)   # no need to resample
+        read_waveform(path, last_minute, place=1.0)              # decodes what is before it too
+        kind, extent = f"{info.samplerate} Hz, channels: {info.channels}", info.duration
+    else:
+        read_image(path, 32)
+        with Image.open(path, formats=FORMATS) as image:
+            kind, extent = f"{image.width}x{image.height}", min(image.size)
+    digest = hashlib.sha256(np.memmap(path, mode="r")).hexdigest()       # mapped: takes no memory
+    return Facts(digest, kind, extent)
 
 
 def group_by_content(rows: list[Row], files: dict[str, Facts]) -> list[Row]:
-    """Give rows without a group one where they share a file's content, directly or by others."""
-    contents = {i: [files[name].digest for name in (row.audio, row.image) if name]
-                for i, row in enumerate(rows) if not row.group}
-    first, before = {}, None                   # content: the first row of its group
-    while first != before:
-        before = dict(first)
-        for i, digests in contents.items():
-            leader = min(first.get(digest, i) for digest in digests)
-            first.update(dict.fromkeys(digests, leader))
-    leaders = {i: first[digests[0]] for i, digests in contents.items()}
-    sizes = Counter(leaders.values())
-    return [replace(row, group=rows[leaders[i]].id) if sizes[leaders.get(i)] > 1 else row
-            for i, row in enumerate(rows)]
+    """Put rows without a group in one with those that share a file's content."""
+    groups = {}                                             # of each content
+    for row in rows:
+        digests = [files[name].digest for name in (row.audio, row.image) if name and not row.group]
+        known = {groups[digest] for digest in digests if digest in groups}
+        group = min(known, default=row.id)
+        if len(known) > 1:                                  # this row joins two groups
+            groups = {key: group if old in known else old for key, old in groups.items()}
+        groups |= dict.fromkeys(digests, group)
+    return [replace(row, group=row.group or groups[files[row.audio or row.image].digest])
+            for row in rows]
 
 
 def choose_splits(rows: list[Row], split: str | None, seed: int) -> list[Row]:
@@ -186,40 +172,31 @@ def choose_splits(rows: list[Row], split: str | None, seed: int) -> list[Row]:
 
     split  "grouped" or "random"; anything else: the rows' own where each has one, else grouped
     """
-    labels = [row.label for row in rows]
-    groups = [row.group or number for number, row in enumerate(rows)]
-    splits = [row.split for row in rows]
-    if split == "random":
-        splits = assign_splits(labels, range(len(rows)), seed)
-    elif split == "grouped" or not all(splits):
-        splits = assign_splits(labels, groups, seed)
-    elif "val" not in splits:
-        training = [i for i, name in enumerate(splits) if name == "train"]
-        parts = assign_splits([labels[i] for i in training], [groups[i] for i in training], seed,
-                              VALIDATION)
-        for i, part in zip(training, parts):
-            splits[i] = part
-    return [replace(row, split=name) for row, name in zip(rows, splits)]
+    if split in ("grouped", "random") or not all(row.split for row in rows):
+        return assign_splits(rows, split != "random", seed, SHARES)
+    if any(row.split == "val" for row in rows):
+        return rows
+    training = [row for row in rows if row.split == "train"]
+    cut = {row.id: row for row in assign_splits(training, True, seed, VALIDATION)}
+    return [cut.get(row.id, row) for row in rows]
 
 
-def assign_splits(labels: Sequence[str], groups: Sequence[Hashable], seed: int,
-                  shares: Sequence[float] = SHARES) -> list[str]:
-    """Split class by class into train, val and test, with each group on one side.
+def assign_splits(rows: list[Row], grouped: bool, seed: int,
+                  shares: tuple[float, ...]) -> list[Row]:
+    """Split class by class into train, val and test, whose shares are met as nearly as can be.
 
-    labels, groups  of each sample; with each sample a group this is the paper's random split
-    shares          of train, val and test in each class, met as nearly as whole groups allow
+    grouped  keep each group on one side; else sample by sample, which is the paper's random split
     """
     members = defaultdict(list)                                        # group: its samples
-    for sample, group in enumerate(groups):
-        members[group].append(sample)
-    splits = [""] * len(labels)
+    for row in rows:
+        members[row.group if grouped else row.id].append(row)
+    splits = {}
     generator = np.random.default_rng(seed)
-    for label in sorted(set(labels)):
-        wanted = np.array(shares) * labels.count(label)
-        own = [samples for samples in members.values() if labels[samples[0]] == label]
+    for label in sorted({row.label for row in rows}):
+        wanted = np.array(shares) * sum(row.label == label for row in rows)
+        own = [samples for samples in members.values() if samples[0].label == label]
         for number in generator.permutation(len(own)):
             part = int(np.argmax(wanted))                              # the split that lacks most
             wanted[part] -= len(own[number])
-            for sample in own[number]:
-                splits[sample] = SPLITS[part]
-    return splits
+            splits |= {row.id: SPLITS[part] for row in own[number]}
+    return [replace(row, split=splits[row.id]) for row in rows]

@@ -8,7 +8,7 @@ each recording, so `group` has a meaning. The same seed gives the same bytes.
 """
 import colorsys
 from collections.abc import Callable
-from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ import soundfile
 from numpy.random import Generator
 from PIL import Image, ImageDraw
 
-from data_prep.shared import assign_splits, make_parser, new_folder, write_set
+from data_prep.shared import choose_splits, make_parser, new_folder, write_set
 from ptm_mini.data.manifest import Row
 from ptm_mini.errors import run
 
@@ -30,30 +30,24 @@ FORMATS = [(8000, "PCM_16", 1), (11025, "PCM_U8", 1), (16000, "PCM_16", 1), (220
 
 
 def make(out: Path, recordings: int = 50, split: str = "grouped", seed: int = 0) -> None:
-    """Write the set, of `recordings` of each class, into the new folder `out`.
-
-    split   "grouped" keeps the slices of a recording on one side, "random" does not
-    """
-    groups = [(name, f"{name}-{n:03d}") for name in RECIPES for n in range(recordings)]
-    rows = [Row(f"{group}-{part}", f"audio/{group}-{part}.wav", f"image/{group}-{part}.png", name,
-                split="", group=group) for name, group in groups for part in range(SLICES)]
-    keys = [row.group if split == "grouped" else row.id for row in rows]
-    splits = assign_splits([row.label for row in rows], keys, seed)
+    """Write the set, of `recordings` of each class, into the new folder `out`."""
+    rows = []
     with new_folder(out) as folder:
-        write_set(folder, [replace(row, split=part) for row, part in zip(rows, splits)],
-                  list(RECIPES))
         (folder / "audio").mkdir()
         (folder / "image").mkdir()
-        for number, row in enumerate(rows):
-            recording, part = divmod(number, SLICES)
-            label, recording = divmod(recording, recordings)
+        slices = product(enumerate(RECIPES), range(recordings), range(SLICES))
+        for (label, name), recording, part in slices:
             source = np.random.default_rng([seed, label, recording])
             generator = np.random.default_rng([seed, label, recording, 1 + part])
             rate, depth, channels = FORMATS[source.integers(len(FORMATS))]
-            wave = make_sound(row.label, rate, source, generator)
+            wave = make_sound(name, rate, source, generator)
             wave = np.repeat(wave[:, None], channels, axis=1)
-            soundfile.write(folder / row.audio, wave, rate, subtype=depth)
-            draw_picture(row.label, generator).save(folder / row.image)
+            group = f"{name}-{recording:03d}"
+            audio, image = f"audio/{group}-{part}.wav", f"image/{group}-{part}.png"
+            soundfile.write(folder / audio, wave, rate, subtype=depth)
+            draw_picture(name, generator).save(folder / image)
+            rows.append(Row(f"{group}-{part}", audio, image, name, split="", group=group))
+        write_set(folder, choose_splits(rows, split, seed), list(RECIPES))
 
 
 # Sounds. A recipe draws what belongs to the recording (pitch, rate, timbre) from `source` and what
@@ -209,9 +203,6 @@ class Pen:
     def disc(self, x: float, y: float, radius: float, second: bool = False) -> None:
         self.shape(*arc(x, y, radius), second=second)
 
-    def ring(self, x: float, y: float, radius: float) -> None:
-        self.line(*arc(x, y, radius))
-
     def box(self, left: float, top: float, right: float, bottom: float,
             second: bool = False) -> None:
         self.shape((left, top), (right, top), (right, bottom), (left, bottom), second=second)
@@ -286,7 +277,7 @@ def draw_drilling(pen: Pen) -> None:
 
 
 def draw_engine_idling(pen: Pen) -> None:
-    pen.ring(0, 0, 0.6)
+    pen.line(*arc(0, 0, 0.6))
     pen.disc(0, 0, 0.25, second=True)
     for angle in np.arange(8) * np.pi / 4:
         x, y = np.cos(angle), np.sin(angle)
@@ -296,7 +287,7 @@ def draw_engine_idling(pen: Pen) -> None:
 def draw_gun_shot(pen: Pen) -> None:
     pen.box(-0.7, -0.5, 1, -0.15)
     pen.shape((-0.7, -0.5), (-0.25, -0.5), (-0.45, 0.7), (-0.95, 0.7))
-    pen.ring(0, 0.05, 0.2)
+    pen.line(*arc(0, 0.05, 0.2))
 
 
 def draw_jackhammer(pen: Pen) -> None:

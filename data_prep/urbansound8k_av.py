@@ -17,36 +17,21 @@ from ptm_mini.data.manifest import Row, read_csv
 from ptm_mini.errors import InputError, run
 
 
-def get_slice(row: Row) -> str:
-    """Return a slice's name; its row's id may have more before it."""
-    return row.id.split("/")[-1]
-
-
-def get_recording(row: Row) -> str:
-    """Return the fsID in a slice's name; "" where it has another form."""
-    name = re.fullmatch(r"(\d+)-\d+-\d+-\d+", get_slice(row))
-    return name[1] if name else ""
-
-
-def split_by_fold(rows: list[Row], metadata: Path, fold: str) -> list[Row]:
+def split_by_fold(rows: list[Row], metadata: Path, fold: int) -> list[Row]:
     """Put the rows of a fold in the test split, the others in training."""
     table = read_csv(metadata, ["slice_file_name", "fold"], optional=None)
     folds = {Path(cells["slice_file_name"]).stem: cells["fold"] for _, cells in table}
-    if fold not in folds.values():
-        raise InputError(f"--fold {fold}: not in {metadata}; expected one of "
-                         f"{', '.join(sorted(set(folds.values())))}")
     for row in rows:
-        if get_slice(row) not in folds:
+        if row.id not in folds:
             raise InputError(f"{row.audio or row.image}: not in {metadata}; expected each slice")
-    return [replace(row, split="test" if folds[get_slice(row)] == fold else "train")
-            for row in rows]
+    return [replace(row, split="test" if folds[row.id] == str(fold) else "train") for row in rows]
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = make_prepare_parser(__doc__, "sets/urbansound8k_av", ("grouped", "random", "folds"))
     parser.add_argument("folder", type=Path, help="the set as downloaded, such as "
                         "Dataset_v3_sound/ and Dataset_v3_vision/")
-    parser.add_argument("--fold", metavar="N",
+    parser.add_argument("--fold", type=int, choices=range(1, 11), metavar="N",
                         help="for --split folds: the test split is the set's own fold N")
     parser.add_argument("--metadata", type=Path, metavar="CSV",
                         help="for --split folds: UrbanSound8K.csv, as UrbanSound8K itself has it")
@@ -54,7 +39,7 @@ def main(argv: list[str] | None = None) -> None:
     if len({args.split == "folds", args.fold is not None, args.metadata is not None}) > 1:
         raise InputError("--split folds, --fold, --metadata: expected all three, or none")
     root, rows, remarks = read_trees(args.folder)
-    rows = [replace(row, group=get_recording(row)) for row in rows]
+    rows = [replace(row, group=re.sub(r"-\d+-\d+-\d+$", "", row.id)) for row in rows]
     if args.fold:
         rows = split_by_fold(rows, args.metadata, args.fold)
     prepare(root, rows, remarks, args)

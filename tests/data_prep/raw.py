@@ -12,12 +12,7 @@ from PIL import Image
 class Sample:
     label: str
     stem: str
-    split: str             # of train, val and test
-    side: str              # of train and test
-
-    @property
-    def title(self) -> str:
-        return self.label.replace("_", " ").title()
+    split: str
 
 
 # {layout: where a sample's audio and image are}
@@ -25,19 +20,17 @@ LAYOUTS = {
     "vision": ("audio/{s.label}/{s.stem}.wav", "vision/{s.label}/{s.stem}.png"),
     "dataset_v3": ("Dataset_v3_sound/{s.label}/{s.stem}.wav",
                    "Dataset_v3_vision/{s.label}/{s.stem}.jpg"),
-    "audio_dataset": ("audio_dataset/{s.title}/{s.stem}.FLAC", "IMAGE/{s.label}/{s.stem}.Jpeg"),
-    "one below": ("raw/audio/{s.label}/{s.stem}.ogg", "raw/images/{s.label}/{s.stem}.png"),
-    "train, test": ("{s.side}/audio/{s.label}/{s.stem}.wav",
-                    "{s.side}/visual/{s.title}/{s.stem}.png"),
-    "train, dev, test below": ("raw/{s.split}/audio/{s.label}/{s.stem}.wav",
-                               "raw/{s.split}/visual/{s.label}/{s.stem}.png")}
+    "audio_dataset": ("audio_dataset/{title}/{s.stem}.FLAC", "IMAGE/{s.label}/{s.stem}.Jpeg"),
+    "one below": ("raw/sound/{s.label}/{s.stem}.ogg", "raw/images/{s.label}/{s.stem}.png"),
+    "splits": ("{s.split}/audio/{s.label}/{s.stem}.wav", "{s.split}/visual/{title}/{s.stem}.png"),
+    "splits below": ("raw/{s.split}/audio/{s.label}/{s.stem}.wav",
+                     "raw/{s.split}/visual/{s.label}/{s.stem}.png")}
 
 
 def make_samples(recordings: int = 10, slices: int = 1,
                  labels: Iterable[str] = ("car_horn", "dog_bark")) -> list[Sample]:
-    """Name slices of recordings as UrbanSound8K does, and give each a split for the layouts."""
-    return [Sample(label, f"{100 * c + r}-{c}-0-{n}", ("training", "dev", "test")[r % 3],
-                   "test" if r % 3 == 2 else "train")
+    """Name slices of recordings as UrbanSound8K does, with splits for the layouts of these."""
+    return [Sample(label, f"{100 * c + r}-{c}-0-{n}", ("train", "val", "test")[r % 3])
             for c, label in enumerate(labels) for r in range(recordings) for n in range(slices)]
 
 
@@ -45,7 +38,8 @@ def write_samples(folder: Path, samples: list[Sample], layout: str = "vision", r
                   seconds: float = 0.05, size: tuple[int, int] = (4, 4)) -> Path:
     """Write samples of noise, each with another content."""
     for number, sample in enumerate(samples):
-        audio, image = (folder / path.format(s=sample) for path in LAYOUTS[layout])
+        title = sample.label.replace("_", " ").title()
+        audio, image = (folder / path.format(s=sample, title=title) for path in LAYOUTS[layout])
         audio.parent.mkdir(parents=True, exist_ok=True)
         image.parent.mkdir(parents=True, exist_ok=True)
         noise = np.random.default_rng([number, len(samples)])

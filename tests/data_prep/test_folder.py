@@ -1,50 +1,45 @@
 """Own folders and lists: layouts, pairs, groups, splits, the report, and what is refused."""
 import shutil
-from collections import Counter, defaultdict
+from collections import Counter
+from pathlib import Path
 
 import pytest
 from PIL import Image
 from raw import LAYOUTS, make_samples, write_samples
 
 from data_prep import cifar10_av, folder, urbansound8k_av
-from data_prep.shared import assign_splits
-from ptm_mini.data.manifest import read_set
+from data_prep.shared import SHARES, assign_splits
+from ptm_mini.data.manifest import SPLITS, read_set
 from ptm_mini.errors import InputError
 
 
 def keeps_groups_whole(rows):
-    splits = defaultdict(set)
-    for row in rows:
-        splits[row.group].add(row.split)
-    return all(len(parts) == 1 for parts in splits.values())
+    return len({row.group for row in rows}) == len({(row.group, row.split) for row in rows})
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_layout_gives_the_same_rows(tmp_path, prepare, layout):
-    samples = make_samples(recordings=8)
+    samples = make_samples(recordings=8, labels=("car_horn", "sound"))
     rows, _ = prepare(folder, write_samples(tmp_path / "raw", samples, layout),
                       "--split", "grouped")
-    assert [(row.id, row.label) for row in rows] == sorted(
-        [(s.stem, s.label) for s in samples], key=lambda pair: pair[::-1])
-    for row in rows:
-        assert row.audio.split("/")[-1].split(".")[0] == row.id
-        assert row.image.split("/")[-1].split(".")[0] == row.id
-    assert [row.split for row in rows] == assign_splits([row.label for row in rows], range(16), 0)
+    assert [(row.label, row.id) for row in rows] == sorted((s.label, s.stem) for s in samples)
+    assert all(row.id == Path(row.audio).stem == Path(row.image).stem for row in rows)
+    assert rows == assign_splits(rows, True, 0, SHARES)
 
 
 def test_a_layouts_own_split_is_kept_unless_another_is_asked_for(tmp_path, prepare):
     samples = make_samples(slices=3)
-    raw = write_samples(tmp_path / "whole", samples, "train, dev, test below")
-    names = {"training": "train", "dev": "val", "test": "test"}
+    raw = write_samples(tmp_path / "raw", samples, "splits below")
     rows, _ = prepare(folder, raw, out="whole")
-    assert {row.id: row.split for row in rows} == {s.stem: names[s.split] for s in samples}
+    assert {row.id: row.split for row in rows} == {s.stem: s.split for s in samples}
     rows, _ = prepare(folder, raw, "--split", "random", out="random")
     assert Counter(row.split for row in rows) == {"train": 42, "val": 6, "test": 12}
-    rows, _ = prepare(urbansound8k_av, write_samples(tmp_path / "parts", samples, "train, test"))
-    sides = {s.stem: s.side for s in samples}
-    assert all((row.split == "test") == (sides[row.id] == "test") for row in rows)
-    counts = Counter(row.split for row in rows)
-    assert counts["val"] == pytest.approx((counts["val"] + counts["train"]) / 8, abs=3)
+    for sample in samples:
+        sample.split = "test" if sample.split == "test" else "train"
+    rows, _ = prepare(urbansound8k_av, write_samples(tmp_path / "parts", samples, "splits"))
+    assert ({row.id for row in rows if row.split == "test"}
+            == {s.stem for s in samples if s.split == "test"})
+    assert Counter(row.split for row in rows)["val"] == pytest.approx(42 / 8, abs=3)
     assert keeps_groups_whole(rows)
 
 
@@ -52,6 +47,7 @@ def test_a_random_split_is_by_class_and_told_what_it_leaks(tmp_path, prepare):
     raw = write_samples(tmp_path / "raw", make_samples(recordings=20, slices=3))
     rows, grouped = prepare(urbansound8k_av, raw)
     assert keeps_groups_whole(rows) and grouped["groups_in_test_and_elsewhere"] == 0
+    assert all(row.group == row.id.split("-")[0] for row in rows)
     rows, random = prepare(urbansound8k_av, raw, "--split", "random", out="random")
     assert Counter((row.label, row.split) for row in rows) == {
         (label, split): count for label in ("car_horn", "dog_bark")
@@ -71,14 +67,13 @@ def test_equal_content_makes_one_group_where_names_carry_none(tmp_path, prepare)
     shutil.copy(sounds / "103-1-0-1.wav", sounds / "106-1-0-0.wav")     # b and c by their sound,
     shutil.copy(images / "100-1-0-0.png", images / "106-1-0-0.png")     # a and c by their image
     rows, report = prepare(folder, raw)
-    assert {row.id: row.group for row in rows if row.group} == dict.fromkeys(
-        ["100-1-0-0", "103-1-0-1", "106-1-0-0"], "100-1-0-0")
-    assert len({row.split for row in rows if row.group}) == 1
+    alike = {"100-1-0-0", "103-1-0-1", "106-1-0-0"}
+    assert [row.group for row in rows] == ["100-1-0-0" if row.id in alike else row.id
+                                           for row in rows]
+    assert keeps_groups_whole(rows)
     assert report["equal_files"] == [
         "audio/dog_bark/103-1-0-1.wav = audio/dog_bark/106-1-0-0.wav",
         "vision/dog_bark/100-1-0-0.png = vision/dog_bark/106-1-0-0.png"]
-    rows, _ = prepare(urbansound8k_av, raw, out="named")
-    assert all(row.group == row.id.split("-")[0] for row in rows)
 
 
 def test_one_sound_may_serve_several_images(tmp_path, prepare):
@@ -91,33 +86,43 @@ def test_one_sound_may_serve_several_images(tmp_path, prepare):
         Image.new("RGB", (4, 4), (n, 0, 0)).save(raw / "vision" / "cat" / f"1_{n}.png")
     rows, report = prepare(cifar10_av, raw)
     shared = [row for row in rows if row.audio == "audio/cat/1.wav"]
-    assert [row.id for row in shared] == [f"cat/1_{n}" for n in range(3)]     # there is a ship/1
-    assert {row.group for row in shared} == {"cat/1_0"}
-    assert len({row.split for row in shared}) == 1
+    assert [row.image for row in shared] == [f"vision/cat/1_{n}.png" for n in range(3)]
+    assert len({row.group for row in shared}) == 1 and keeps_groups_whole(rows)
     assert report["samples"] == 18 and report["audio"]["files"] == 16
-    assert cifar10_av.find_sound("cat_1_2", {"cat", "cat_1"}) == "cat_1"
-    assert cifar10_av.find_sound("cats", {"cat"}) == "cats"
+    sounds = {("pet", "cat"): "", ("pet", "cat_1"): "", ("car", "cat_1_2"): ""}
+    for image, sound in (("cat_1_2", "cat_1"), ("cat-2", "cat"), ("cats", "cats")):
+        assert cifar10_av.find_sound(("pet", image), sounds) == ("pet", sound)
 
 
-def test_unpaired_samples_are_left_out_and_named_or_kept(tmp_path, prepare, capsys):
-    raw = write_samples(tmp_path / "raw", make_samples(slices=3))
-    (raw / "audio" / "dog_bark" / "100-1-0-0.wav").unlink()
-    (raw / "vision" / "car_horn" / "5-0-0-1.png").unlink()
-    (raw / "audio" / "dog_bark" / "101-1-0-0.wav").write_bytes(b"RIFF")
-    (raw / "audio" / "dog barks").mkdir()
-    shutil.copy(raw / "audio" / "dog_bark" / "102-1-0-0.wav", raw / "audio" / "dog barks" / "1.wav")
+def test_what_is_left_out_is_named_and_unpaired_samples_may_be_kept(tmp_path, prepare, capsys):
+    samples = make_samples()
+    names = ["a, b", 'say "so"', "wüste 砂漠", " blank ", "{0}", "a.b"]
+    for sample, name in zip(samples, names):
+        sample.stem = name
+    raw = write_samples(tmp_path / "raw", samples)
+    sounds = raw / "audio" / "dog_bark"
+    for name in ("new\nline.wav", "bytes\udcff.wav", "105-1-0-0.WAV", "notes.txt", ".hidden.wav"):
+        shutil.copy(sounds / "105-1-0-0.wav", sounds / name)
+    (sounds / "101-1-0-0.wav").write_bytes(b"RIFF")
+    (raw / "vision" / "car_horn" / "{0}.png").unlink()
     rows, report = prepare(folder, raw)
-    assert len(rows) == 57 and all(row.audio and row.image for row in rows)
-    assert report["left_out"] == {"100-1-0-0": "no audio", "101-1-0-0": "no audio",
-                                  "5-0-0-1": "no image", "1": "no image"}
-    assert report["classes_without_a_pair"] == {"dog_barks": "did you mean dog_bark?"}
-    assert len(report["unreadable"]) == 1 and "101-1-0-0.wav: " in report["unreadable"][0]
+    assert {row.id for row in rows} == {s.stem for s in samples} - {"105-1-0-0", "101-1-0-0", "{0}"}
+    named, broken, unpaired = report["left_out"][:4], report["left_out"][4], report["left_out"][5:]
+    assert named == [
+        r"'audio/dog_bark/bytes\udcff.wav': has control characters or is no UTF-8; rename it",
+        r"'audio/dog_bark/new\nline.wav': has control characters or is no UTF-8; rename it",
+        "'audio/dog_bark/notes.txt': no audio file by its name",
+        "audio/dog_bark/105-1-0-0.WAV, audio/dog_bark/105-1-0-0.wav: one name for several; pair "
+        "them by --csv"]
+    assert broken.startswith(f"{sounds}/101-1-0-0.wav: ")
+    assert unpaired == ["{0} (car_horn): no image", "101-1-0-0 (dog_bark): no audio",
+                        "105-1-0-0 (dog_bark): no audio"]
     printed = capsys.readouterr().out
-    assert report["unreadable"][0] in printed and "100-1-0-0: no audio" in printed
+    assert all(reason in printed for reason in report["left_out"])
     rows, report = prepare(folder, raw, "--keep-unpaired", out="kept")
-    assert len(rows) == 61 and not report["left_out"]
-    assert {row.id for row in rows if not row.audio} == {"100-1-0-0", "101-1-0-0"}
-    assert {row.id for row in rows if not row.image} == {"5-0-0-1", "1"}
+    assert len(rows) == 20 and report["left_out"] == [*named, broken]
+    assert [row.id for row in rows if not row.audio] == ["101-1-0-0", "105-1-0-0"]
+    assert [row.id for row in rows if not row.image] == ["{0}"]
 
 
 def test_the_reports_figures(tmp_path, prepare):
@@ -133,8 +138,8 @@ def test_the_reports_figures(tmp_path, prepare):
                                "least, median, most": [4, 4, 30],
                                "takes 95% whole": "--set image.size=32"}
     counts = Counter((row.label, row.split) for row in rows)
-    assert report["classes"] == {label: {split: counts[label, split] for split in
-                                         ("train", "val", "test")} for label in report["classes"]}
+    assert report["classes"] == {label: {split: counts[label, split] for split in SPLITS}
+                                 for label in ("dog", "rain", "wind")}
 
 
 @pytest.mark.parametrize("copy", [True, False])
@@ -147,50 +152,30 @@ def test_a_set_points_at_its_files_or_holds_copies(tmp_path, prepare, copy):
     root, _, classes = read_set(tmp_path / "sets" / "set")
     assert root == (tmp_path / "sets" / "set" if copy else raw) and len(classes) == 2
     assert len(rows) == (20 if copy else 19)
-    assert ["a link leads out" in reason for reason in report["unreadable"]] == [True] * (not copy)
+    assert any("a link leads out" in reason for reason in report["left_out"]) == (not copy)
     assert all((root / row.audio).read_bytes() == (raw / row.audio).read_bytes() for row in rows)
     with pytest.raises(InputError, match="exists already"):
         prepare(folder, raw)
-
-
-def test_names_of_any_letters_work_and_impossible_ones_are_named(tmp_path, prepare):
-    samples = make_samples()
-    for sample, name in zip(samples, ["a, b", 'say "so"', "wüste 砂漠", " blank ", "{0}", "a.b"]):
-        sample.stem = name
-    raw = write_samples(tmp_path / "raw", samples)
-    sounds = raw / "audio" / "dog_bark"
-    for name in ("new\nline.wav", "bytes\udcff.wav", "105-1-0-0.WAV", "notes.txt"):
-        shutil.copy(sounds / "105-1-0-0.wav", sounds / name)
-    (raw / "vision" / ".hidden").mkdir()
-    rows, report = prepare(folder, raw)
-    assert {row.id for row in rows} == {s.stem for s in samples} - {"105-1-0-0"}
-    assert report["left_aside"] == [
-        r"'audio/dog_bark/bytes\udcff.wav': has control characters or is no UTF-8; rename it",
-        r"'audio/dog_bark/new\nline.wav': has control characters or is no UTF-8; rename it",
-        "'audio/dog_bark/notes.txt': no audio file by its name",
-        "audio/dog_bark/105-1-0-0.WAV, audio/dog_bark/105-1-0-0.wav: one name for several; pair "
-        "them by --csv", "'vision/.hidden': no class folder"]
 
 
 def test_a_list_of_pairs(tmp_path, prepare):
     raw = write_samples(tmp_path / "raw", make_samples())
     sounds, images = ([path.relative_to(raw).as_posix() for path in sorted(raw.rglob(pattern))]
                       for pattern in ("*.wav", "*.png"))
-    pairs, splits = raw / "pairs.csv", ("train", "val", "test")
+    pairs = raw / "pairs.csv"
     pairs.write_text("label,audio,image,split,id,group\n" + "".join(
-        f"{'ab'[n % 2]},{sounds[n]},{images[n]},{splits[n % 3]},x{n},g{n}\n" for n in range(6))
+        f"{'ab'[n % 2]},{sounds[n]},{images[n]},{SPLITS[n % 3]},x{n},g{n}\n" for n in range(6))
         + f"a,{sounds[6]},,train,x6,\na,missing.wav,{images[6]},train,x7,\n")
     rows, report = prepare(folder, "--csv", pairs, "--keep-unpaired")
     assert [(row.id, row.audio, row.image, row.split, row.group) for row in rows] == [
-        *((f"x{n}", sounds[n], images[n], splits[n % 3], f"g{n}") for n in range(6)),
-        ("x6", sounds[6], "", "train", ""), ("x7", "", images[6], "train", "")]
-    assert len(report["unreadable"]) == 1 and "missing.wav" in report["unreadable"][0]
+        *((f"x{n}", sounds[n], images[n], SPLITS[n % 3], f"g{n}") for n in range(6)),
+        ("x6", sounds[6], "", "train", "x6"), ("x7", "", images[6], "train", "x7")]
+    assert len(report["left_out"]) == 1 and "missing.wav" in report["left_out"][0]
     pairs = tmp_path / "elsewhere.csv"
     pairs.write_text("audio,image,label\n" + "".join(
         f"{raw / sounds[n]},{images[n % 4]},{'ab'[n % 2]}\n" for n in range(20)))
     rows, _ = prepare(folder, raw, "--csv", pairs, "--split", "random", out="plain")
     assert [row.audio for row in rows] == sounds
-    assert [row.id.split("/")[0] for row in rows] == list(map(str, range(20)))
     assert {row.group for row in rows} == {row.id for row in rows[:4]}       # one image, one group
 
 
@@ -199,10 +184,8 @@ def test_a_list_of_pairs(tmp_path, prepare):
     ("audio,image,label,plit\n", "'plit'; did you mean split?"),
     ("audio,image,label\n,,a\n", "csv:2: expected a label, and audio or image"),
     ("audio,image,label\n0.wav,0.png,\n", "csv:2: expected a label, and audio or image"),
-    ("audio,image,label\n../0.wav,,a\n", "leads out of"),
-    ("audio,image,label\naudio\\0.wav,,a\n", "has backslashes"),
+    ("audio,image,label\n../0.wav,,a\n", "csv:2: '../0.wav' leads out of"),
     ("audio,image,label,split\n0.wav,0.png,a,\n", "csv:2: split ''; expected one of train, val"),
-    ("audio,image,label,id\n0.wav,,a,x\n1.wav,,a,x\n", "csv:3: id 'x' is empty or stands above"),
     ("audio,image,label\n9.wav,9.png,a\n", "no sample is left")])
 def test_bad_lists(tmp_path, refuse, text, message):
     (tmp_path / "pairs.csv").write_text(text, encoding="utf-8")
@@ -213,21 +196,14 @@ def test_bad_folders(tmp_path, refuse):
     assert "no folder is named" in refuse(folder)
     assert "nowhere: no such folder" in refuse(folder, tmp_path / "nowhere")
     raw = write_samples(tmp_path / "raw", make_samples(recordings=2))
-    assert "no sample of split" in refuse(folder, raw)
-    shutil.copytree(raw, raw / "extra")
-    assert "side by side in" in refuse(folder, raw)
-    shutil.rmtree(raw / "extra")
-    shutil.copytree(raw / "audio", raw / "sounds")
+    assert "splits of 4 samples: train, test alone; expected" in refuse(folder, raw)
+    assert "side by side in no folder" in refuse(folder, raw / "audio")
+    shutil.copytree(raw, tmp_path / "second")
+    assert "side by side in raw, second; expected" in refuse(folder, tmp_path)
+    (raw / "audio").rename(raw / "sounds")
+    shutil.copytree(raw / "vision", raw / "audio")
     assert "raw: holds audio, sounds, vision; expected one folder" in refuse(folder, raw)
     shutil.rmtree(raw / "sounds")
+    assert "raw: no sample is left" in refuse(folder, raw)
     (raw / "vision").rename(raw / "pictures")
     assert "raw: holds audio; expected one folder" in refuse(folder, raw)
-    (raw / "audio").rename(raw / "vision")
-    (raw / "pictures").rename(raw / "audio")
-    assert "raw: no sample is left" in refuse(folder, raw)
-    assert "side by side in no folder" in refuse(folder, raw / "audio")
-    parts = write_samples(tmp_path / "parts", make_samples(), "train, test")
-    shutil.copytree(parts / "test", parts / "testing")
-    assert "side by side in test, testing, train; expected" in refuse(folder, parts)
-    write_samples(tmp_path / "one", make_samples(labels=("dog",)))
-    assert "one class alone, 'dog'" in refuse(folder, tmp_path / "one")
