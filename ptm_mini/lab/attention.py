@@ -24,11 +24,11 @@ SAMPLES = 4                                        # in the picture
 
 
 @torch.no_grad()
-def map_attention(run: OpenRun, batch: Sample) -> dict[str, tuple[Tensor, Tensor]]:
+def map_attention(run: OpenRun, batch: Sample) -> dict[str, Tensor]:
     """Map a batch's attention by the modality, "audio" or "image", whose queries attend.
 
-    returns  shares of the prompts [B, P] and of the other modality's patches [B, rows, columns],
-             as it is drawn, which sum to 1; a modality that model.fusion omits has none
+    returns  shares of the other modality's patches [B, rows, columns], as it is drawn; the prompts
+             have the rest of 1. A modality that model.fusion omits has no map.
     """
     config, model = run.run.config, run.models.methods["prompt"]
     patch, side = config.model.audio_patch, config.image.size // config.model.image_patch
@@ -42,11 +42,9 @@ def map_attention(run: OpenRun, batch: Sample) -> dict[str, tuple[Tensor, Tensor
                   if name.endswith(f"update_{modality}.attention.probabilities")]
         if blocks:
             keys = torch.stack(blocks).mean(dim=(0, 2, 3)).cpu()               # [B, P+N_c]
-            prompts, patches = keys.split([keys.shape[1] - rows * columns, rows * columns], dim=1)
-            patches = patches.unflatten(1, (rows, columns))
-            if modality == "image":
-                patches = patches.flip(1)     # a spectrogram's lowest band is drawn at the bottom
-            maps[modality] = prompts, patches
+            maps[modality] = keys[:, -rows * columns:].unflatten(1, (rows, columns))
+    if "image" in maps:
+        maps["image"] = maps["image"].flip(1)     # the lowest band is drawn at the bottom
     return maps
 
 
@@ -58,8 +56,8 @@ def compute_shares(run: OpenRun) -> Table:
         items = [run.split.item(row, situation) for row in rows]
         maps = [map_attention(run, batch) for batch in run.split.data.loader(items, BATCH_SIZE)]
         for modality in maps[0]:
-            shares = torch.cat([own[modality][0].sum(dim=1) for own in maps])
-            table.setdefault(f"{modality} queries", {})[situation.label] = float(shares.mean())
+            patches = torch.cat([own[modality] for own in maps]).sum(dim=(1, 2))
+            table.setdefault(f"{modality} queries", {})[situation.label] = 1 - float(patches.mean())
     return table
 
 
@@ -74,24 +72,22 @@ def cover(picture: Image.Image, strength: Tensor) -> Image.Image:
 
 def draw(run: OpenRun, samples: Sequence[int]) -> bytes:
     """Draw a row for each of some samples: its image and spectrogram in each situation. PNG"""
-    split, batches = run.split, {}
+    data, found = run.split.data, []
     for situation in Situation:
-        items = [split.item(sample, situation) for sample in samples]
-        batches[situation], = split.data.loader(items, len(items))
-    maps = {situation: map_attention(run, batch) for situation, batch in batches.items()}
-    peak = max(float(patches.max()) for own in maps.values() for _, patches in own.values())
-    rows = []
-    for i, sample in enumerate(samples):
-        cells = {}
-        for situation, batch in batches.items():
+        items = [run.split.item(sample, situation) for sample in samples]
+        batch, = data.loader(items, len(items))
+        found.append((situation.label, batch, map_attention(run, batch)))
+    peak = max(float(patches.max()) for *_, maps in found for patches in maps.values())
+    rows = [(data.rows[sample].label, {}) for sample in samples]
+    for i, (_, cells) in enumerate(rows):
+        for column, batch, maps in found:
             read = {"audio": plots.draw_image(batch.image[i]),
                     "image": plots.draw_audio(batch.audio[i])}
-            cell = cells[situation.label] = plots.Cell([], [])
-            for name, (prompts, patches) in maps[situation].items():
+            cell = cells[column] = plots.Cell([], [])
+            for name, patches in maps.items():
+                share = 1 - float(patches[i].sum())
                 cell.pictures.append(cover(read[name], (patches[i] / peak).sqrt()))
-                share = float(prompts[i].sum())
                 cell.lines.append((f"{name}'s queries: prompts {share:.0%}", plots.INK))
-        rows.append((split.data.rows[sample].label, cells))
     return plots.grid(rows, "What the fusion blocks' queries attend to. Orange: the share of a "
                             f"patch, by its square root; the strongest is {peak:.0%}.")
 
@@ -108,9 +104,9 @@ def main(argv: list[str] | None = None) -> None:
     print("Share of the fusion blocks' attention at the prompts:\n\n"
           f"{format_table([compute_shares(run) for run in runs])}\n")
     for run in runs:
-        complete = run.split.data.indices(run.split.split, Situation.COMPLETE)
-        places = torch.linspace(0, len(complete) - 1, min(SAMPLES, len(complete))).round().long()
-        write(run.run.folder / "attention.png", draw(run, complete[places].tolist()))
+        complete = run.split.data.indices(run.split.split, Situation.COMPLETE).tolist()
+        spread = complete[::max(1, len(complete) // SAMPLES)][:SAMPLES]
+        write(run.run.folder / "attention.png", draw(run, spread))
 
 
 if __name__ == "__main__":

@@ -19,14 +19,13 @@ FIGURES = {"loss": "training loss", "validation_loss": "validation loss",
 def collect_curves(logs: Sequence[list[dict[str, Any]]]) -> list[dict[str, Panel]]:
     """Collect a row of panels for each method, and in them a line for each of its stages.
 
-    logs     lines of log.jsonl, one list a seed
-    returns  what lab.lines.lines draws
+    logs: lines of log.jsonl, one list a seed
     """
+    lines_of: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for line in sum(logs, []):
+        lines_of.setdefault((line["stage"], line["epoch"]), []).append(line)
     rows: dict[str, dict[str, Panel]] = {}
-    for stage, epoch in dict.fromkeys((line["stage"], line["epoch"]) for log in logs
-                                      for line in log):
-        own = [line for log in logs for line in log
-               if (line["stage"], line["epoch"]) == (stage, epoch)]
+    for (stage, epoch), own in lines_of.items():
         method, _, case = stage.partition(" ")
         for key, name in FIGURES.items():
             panel = rows.setdefault(method, {}).setdefault(f"{method}: {name}", {})
@@ -45,8 +44,8 @@ def main(argv: list[str] | None = None) -> None:
                          f"python train.py --resume {args.run}")
     rows = collect_curves(logs)
     losses = [name for row in rows for name in row if name.endswith("loss")]
-    write(args.run / "curves.png",
-          lines(rows, f"Training, {args.run.resolve().name}", "epoch", fitted=losses))
+    title = f"Training, {args.run.resolve().name}"
+    write(args.run / "curves.png", lines(rows, title, "epoch", fitted=losses))
 
 
 if __name__ == "__main__":

@@ -35,9 +35,9 @@ def record(model: nn.Module) -> Iterator[dict[str, Tensor]]:
     def watch(path: str, module: nn.Module) -> None:
         """Keep what is to be recorded of a module."""
         if isinstance(module, Encoder):
-            keep(f"{path}.patches", module.patches, lambda output, _: flatten_patches(output))
-            keep(f"{path}.tokens", module.patches, lambda output, _: (
-                flatten_patches(output) + module.positions + module.modality))
+            keep(f"{path}.patches", module.patches, lambda output, _: output.flatten(2).mT)
+            keep(f"{path}.tokens", module.patches,
+                 lambda output, _: output.flatten(2).mT + module.positions + module.modality)
         if isinstance(module, (Block, CrossUpdate)):
             norm = module.norm2 if isinstance(module, Block) else module.norm_mlp
             keep(f"{path}.attended", norm, lambda _, tokens: tokens)
@@ -59,8 +59,3 @@ def record(model: nn.Module) -> Iterator[dict[str, Tensor]]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-def flatten_patches(output: Tensor) -> Tensor:
-    """[B, D, rows, columns] -> [B, N, D], row-major"""
-    return output.flatten(2).transpose(1, 2)

@@ -15,9 +15,8 @@ SHADE = "24"                                  # opacity of the spread, of ff
 
 def lines(rows: Sequence[dict[str, Panel]], title: str, x_label: str, logarithmic: bool = False,
           fitted: Collection[str] = ()) -> bytes:
-    """Draw rows of panels; the panels of a row share their x axis. PNG
+    """Draw rows of panels by their names; the panels of a row share their x axis. PNG
 
-    rows     {panel's name: Panel} each
     fitted   names of panels whose y axis is fitted to their values; others reach 1
     """
     names = list(dict.fromkeys(name for row in rows for panel in row.values() for name in panel))
@@ -54,11 +53,9 @@ def draw_panel(draw: ImageDraw.ImageDraw, left: int, top: int, panel: Panel,
     """Draw the axes and the lines of a panel."""
     paths = {name: [(left + places[x], *mean_and_spread(values)) for x, values in points]
              for name, points in panel.items()}
-    ends = [] if fitted else [1.0]
-    for path in paths.values():
-        for _, mean, spread in path:
-            ends += [mean - spread, mean + spread]
-    ticks = choose_ticks(ends)
+    ends = [mean + sign * spread for path in paths.values() for _, mean, spread in path
+            for sign in (-1, 1)]
+    ticks = choose_ticks(ends if fitted else [*ends, 1.0])
 
     def place_y(value: float) -> float:
         return top + HEIGHT * (ticks[-1] - value) / (ticks[-1] - ticks[0])

@@ -6,7 +6,7 @@ import argparse
 from copy import copy
 from dataclasses import replace
 
-from ptm_mini.config import DAMAGES, DamageConfig, Situation, Strengths
+from ptm_mini.config import DamageConfig, Situation, Strengths
 from ptm_mini.errors import run as run_command
 from ptm_mini.evaluation import EvalSplit, score_split
 from ptm_mini.lab.lines import lines
@@ -19,10 +19,9 @@ NOISY = (Situation.NOISY_AUDIO, Situation.NOISY_IMAGE, Situation.NOISY_BOTH)
 
 
 def scale_strengths(strengths: Strengths, severity: float) -> Strengths:
-    """Scale strengths: 0 is no damage, 1 changes nothing.
+    """Multiply strengths, shares up to the whole: 0 is no damage, 1 changes nothing.
 
-    Standard deviations and shares are multiplied, a share up to the whole. Pixelation to the share
-    x of the side shrinks it by the factor 1 / x, and what exceeds 1 of that is multiplied.
+    Pixelation to the share x of the side shrinks it 1 / x times; what exceeds 1 is multiplied.
     """
     scaled = {name: value * severity if "gaussian" in name else min(1.0, value * severity)
               for name, value in vars(strengths).items()}
@@ -33,15 +32,14 @@ def scale_strengths(strengths: Strengths, severity: float) -> Strengths:
 
 def at_severity(split: EvalSplit, severity: float) -> EvalSplit:
     """Scale the strengths of a split's damage; the kind "missing" has none and is left out."""
-    data = copy(split.data)
-    damage = DamageConfig(scale_strengths(data.config.damage.alone, severity),
-                          scale_strengths(data.config.damage.both, severity))
-    data.config = replace(data.config, damage=damage)
+    data, damage = copy(split.data), split.data.config.damage
+    scaled = DamageConfig(*(scale_strengths(own, severity) for own in (damage.alone, damage.both)))
+    data.config = replace(data.config, damage=scaled)
     return split._replace(windows=(data,), kinds=KINDS.keys() - {"missing"})
 
 
 def score(run: OpenRun, situation: Situation, splits: dict[str, EvalSplit]) -> Table:
-    """Compute the accuracies of all methods and strategies, with a column for each split."""
+    """Compute the accuracies of all rows, with a column for each split."""
     table: Table = {}
     for column, split in splits.items():
         scores = score_split(lambda batch: run.models.answer(batch).rows, split, situation)
@@ -54,10 +52,9 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     add_run_arguments(parser)
-    parser.add_argument("--damage", choices=DAMAGES, help="what severity 1 is; default: the run's")
     args = parser.parse_args(argv)
-    runs = open_runs(args.run, args.data, args.damage, features=args.features,
-                     workers=args.workers, device=pick_device(args.device))
+    runs = open_runs(args.run, args.data, features=args.features, workers=args.workers,
+                     device=pick_device(args.device))
     content, panels = {}, {}
     for situation in NOISY:
         tables = [score(run, situation, {f"{severity:g}": at_severity(run.split, severity)
@@ -73,10 +70,9 @@ def main(argv: list[str] | None = None) -> None:
             for run in runs]
     for title, tables in content.items():
         print(f"{format_table(tables, title)}\n")
-    suffix = runs[0].suffix
-    write(args.run / f"stress{suffix}.json", content)
-    title = f"Test accuracy by severity, {args.run.resolve().name}{suffix}"
-    write(args.run / f"stress{suffix}.png", lines([panels], title, "times the training strength"))
+    write(args.run / "stress.json", content)
+    title = f"Test accuracy by severity, {args.run.resolve().name}"
+    write(args.run / "stress.png", lines([panels], title, "times the training strength"))
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ from torch import Tensor
 from ptm_mini import plots
 from ptm_mini.config import Situation
 from ptm_mini.data.audio import fbank, read_waveform
+from ptm_mini.data.dataset import PreparedSet
 from ptm_mini.data.image import read_image
 from ptm_mini.errors import InputError, run as run_command
-from ptm_mini.evaluation import EvalSplit
 from ptm_mini.lab import attention
 from ptm_mini.lab.hooks import record
 from ptm_mini.method.damage import Sample
@@ -23,7 +23,6 @@ from ptm_mini.method.prompts import PromptedBackbone
 from ptm_mini.report import OpenRun, format_table, open_runs, write
 
 FOLLOWED = Situation.NOISY_IMAGE                   # whose way through the model is shown
-Batches = dict[Situation, Sample]                  # the sample in each situation, batches of one
 
 
 def print_shape(name: str, value: Tensor, remark: str = "") -> None:
@@ -44,10 +43,9 @@ def draw_tokens(picture: Image.Image, patch: int, upward: bool) -> Image.Image:
     return picture
 
 
-def show_files(split: EvalSplit, index: int, out: Path) -> None:
+def show_files(data: PreparedSet, index: int, out: Path) -> None:
     """Show the way from the two files to what the model takes, and where its tokens lie."""
-    data, row, sample = split.data, split.data.rows[index], split.data.sample(index)
-    config, sound, picture = data.config, {}, {}
+    row, sample, config, sound, picture = data.rows[index], data.sample(index), data.config, {}, {}
     stored, _ = soundfile.read(data.root / row.audio, dtype="float32", always_2d=True)
     wave = read_waveform(data.root / row.audio, config.audio)
     log_mel = fbank(wave, config.audio, sound)
@@ -65,11 +63,11 @@ def show_files(split: EvalSplit, index: int, out: Path) -> None:
     write(out / "inputs.png", plots.grid([("", cells)]))
 
 
-def show_damage(batches: Batches, out: Path) -> None:
+def show_damage(batch: Sample, out: Path) -> None:
     """Show the sample in each situation."""
     cells = {}
-    for situation, batch in batches.items():
-        pictures = [plots.draw_image(batch.image[0]), plots.draw_audio(batch.audio[0])]
+    for situation, audio, image in zip(Situation, batch.audio, batch.image):
+        pictures = [plots.draw_image(image), plots.draw_audio(audio)]
         cells[situation.label] = plots.Cell(pictures, [])
     write(out / "damage.png", plots.grid([("", cells)]))
 
@@ -81,35 +79,32 @@ def show_model(model: PromptedBackbone, batch: Sample) -> None:
     for place, prompts in model.sets[FOLLOWED].named_parameters():
         print_shape(place, prompts)
     for modality in ("audio", "image"):
-        print_shape(f"{modality} tokens", recorded[f"{modality}_encoder.tokens"][0])
+        print_shape(f"{modality} tokens", recorded[f"{modality}_encoder.tokens"][FOLLOWED])
     for title, path, read in (("audio encoder, block 1", "audio_encoder.blocks.0", "audio"),
                               ("image encoder, block 1", "image_encoder.blocks.0", "image"),
                               ("fusion, audio's queries", "fusion.0.update_audio", "image"),
                               ("fusion, image's queries", "fusion.0.update_image", "audio")):
-        if f"{path}.attention.probabilities" in recorded:    # a run may have no such direction
-            probabilities = recorded[f"{path}.attention.probabilities"][0]   # [heads, N, P+N_c]
-            P = probabilities.shape[2] - recorded[f"{read}_encoder.tokens"].shape[1]
-            share = probabilities[..., :P].sum(dim=-1).mean()
+        if f"{path}.out" in recorded:             # a run may have no such direction
+            probabilities = recorded[f"{path}.attention.probabilities"][FOLLOWED]
+            tokens = recorded[f"{read}_encoder.tokens"].shape[1]
+            share = probabilities[..., :-tokens].sum(dim=-1).mean()      # [heads, N, P+N_c]
             print_shape(title, probabilities, f"share of the prompts {share:.3f}")
-    print_shape("features", recorded["features"][0])
+    print_shape("features", recorded["features"][FOLLOWED])
 
 
-def show_answers(run: OpenRun, label: str, batches: Batches, out: Path) -> None:
+def show_answers(run: OpenRun, batch: Sample, out: Path) -> None:
     """Show what the router and each strategy make of the sample in each situation."""
-    routes, right = {}, {}
-    for situation, batch in batches.items():
-        shares = run.models.router(*run.models.backbone.encode(batch.audio, batch.image))
-        shares = shares.softmax(dim=-1)[0].tolist()
-        routes[situation.label] = {s.label: share for s, share in zip(Situation, shares)}
-        answers = run.models.answer(batch, ["oracle", "concat", "routed"])
-        for row, logits in answers.rows.items():
-            p = dict(zip(run.run.classes, logits.softmax(dim=-1)[0].tolist()))
-            right.setdefault(row, {})[situation.label] = p[label]
-            if situation == FOLLOWED:
-                likeliest = sorted(p, key=p.get, reverse=True)[:3]
-                print(f"{row:<24} {', '.join(f'{name} {p[name]:.3f}' for name in likeliest)}")
+    situations, classes, right = [s.label for s in Situation], run.run.classes, {}
+    for row, logits in run.models.answer(batch, ["oracle", "concat", "routed"]).rows.items():
+        p = logits.softmax(dim=-1)                                       # [S, K]
+        right[row] = dict(zip(situations, p[:, batch.label[0]].tolist()))
+        likeliest = p[FOLLOWED].argsort(descending=True)[:3].tolist()
+        print(f"{row:<24} {', '.join(f'{classes[k]} {p[FOLLOWED, k]:.3f}' for k in likeliest)}")
+    shares = run.models.router(*run.models.backbone.encode(batch.audio, batch.image)).softmax(-1)
+    routes = {s.label: dict(zip(situations, shares[s].tolist())) for s in Situation}
     print(f"\n{format_table([routes], 'in, taken for')}\n")
-    write(out / "answers.png", plots.bars([right], f"Probability of the right class, {label}"))
+    title = f"Probability of the right class, {classes[batch.label[0]]}"
+    write(out / "answers.png", plots.bars([right], title))
 
 
 @torch.no_grad()
@@ -124,20 +119,19 @@ def main(argv: list[str] | None = None) -> None:
     add("--features", type=Path, metavar="DIR", help="cache for decoded files; default: in the set")
     args = parser.parse_args(argv)
     run = open_runs(args.run, args.data, methods=["prompt"], features=args.features)[0]
-    split, rows = run.split, run.split.data.rows
-    indices = {row.id: i for i, row in enumerate(rows) if row.audio and row.image}
+    data = run.split.data
+    indices = {row.id: i for i, row in enumerate(data.rows) if row.audio and row.image}
     if args.sample not in indices:
         raise InputError(f"--sample {args.sample}: no sample with sound and image; expected an id "
-                         f"in {split.data.folder}/manifest.csv")
+                         f"in {data.folder}/manifest.csv")
     index = indices[args.sample]
-    batches = {situation: next(iter(split.data.loader([split.item(index, situation)], 1)))
-               for situation in Situation}
-    show_files(split, index, args.out)
-    show_damage(batches, args.out)
-    show_model(run.models.methods["prompt"], batches[FOLLOWED])
+    batch, = data.loader([run.split.item(index, s) for s in Situation], len(Situation))
+    show_files(data, index, args.out)
+    show_damage(batch, args.out)
+    show_model(run.models.methods["prompt"], batch)
     if run.run.config.model.fusion_blocks:
         write(args.out / "fusion.png", attention.draw(run, [index]))
-    show_answers(run, rows[index].label, batches, args.out)
+    show_answers(run, batch, args.out)
 
 
 if __name__ == "__main__":

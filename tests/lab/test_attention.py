@@ -22,27 +22,23 @@ def open_random(data: PreparedSet, config: Config = CONFIG) -> OpenRun:
     return OpenRun(run, random_models(config, ["prompt"]), EvalSplit((data,), "test"))
 
 
-def test_shares_sum_to_one_and_lie_where_their_patches_are_drawn(data: PreparedSet) -> None:
-    run, batch, P = open_random(data), random_batch(CONFIG), CONFIG.prompts.length
+@pytest.mark.parametrize("fusion, blocks, readers", [
+    ("cross", 1, ["audio", "image"]), ("image_to_audio", 2, ["audio"])])
+def test_shares_are_means_and_lie_where_their_patches_are_drawn(
+        data: PreparedSet, fusion: str, blocks: int, readers: list[str]) -> None:
+    config = override(CONFIG, f"model.fusion={fusion}", f"model.fusion_depth={blocks}")
+    run, batch, P = open_random(data, config), random_batch(config), config.prompts.length
     maps, model = attention.map_attention(run, batch), run.models.methods["prompt"]
     with record(model.backbone.fusion) as recorded:
         model.answer_each(batch.audio, batch.image, batch.situation)
-    assert list(maps) == ["audio", "image"]
-    for reader, (prompts, patches) in maps.items():
-        keys = recorded[f"0.update_{reader}.attention.probabilities"].mean(dim=(1, 2))
+    assert list(maps) == readers
+    for reader, patches in maps.items():
+        keys = sum(recorded[f"{b}.update_{reader}.attention.probabilities"].mean(dim=(1, 2))
+                   for b in range(blocks)) / blocks
         assert patches.shape[1:] == (2, 2)
-        torch.testing.assert_close(prompts, keys[:, :P])
-        torch.testing.assert_close(prompts.sum(1) + patches.sum((1, 2)), torch.ones(len(keys)))
+        torch.testing.assert_close(1 - patches.sum(dim=(1, 2)), keys[:, :P].sum(dim=1))
         rows = patches.flip(1) if reader == "image" else patches     # low notes are drawn last
         torch.testing.assert_close(rows.flatten(1), keys[:, P:])
-
-
-def test_blocks_are_averaged_and_a_direction_may_be_left_out(data: PreparedSet) -> None:
-    config = override(CONFIG, "model.fusion=image_to_audio", "model.fusion_depth=2")
-    maps = attention.map_attention(open_random(data, config), random_batch(config))
-    (prompts, patches), = maps.values()
-    assert list(maps) == ["audio"]
-    torch.testing.assert_close(prompts.sum(dim=1) + patches.sum(dim=(1, 2)), torch.ones(9))
 
 
 def test_the_table_holds_means_over_the_test_samples(data: PreparedSet) -> None:
@@ -51,7 +47,7 @@ def test_the_table_holds_means_over_the_test_samples(data: PreparedSet) -> None:
     assert list(table) == ["audio queries", "image queries"]
     assert list(table["audio queries"]) == [s.label for s in Situation]
     items = [run.split.item(row, situation) for row in data.indices("test").tolist()]
-    shares = [float(attention.map_attention(run, batch)["image"][0].sum())
+    shares = [1 - float(attention.map_attention(run, batch)["image"].sum())
               for batch in data.loader(items, 1)]
     mean = sum(shares) / len(shares)
     assert table["image queries"]["noisy_image"] == pytest.approx(mean, abs=1e-5)
@@ -66,15 +62,12 @@ def test_the_picture_is_orange_where_the_attention_is() -> None:
     assert strength[3] == pytest.approx(strength[1] / 4, abs=3)
 
 
-def test_the_command_prints_the_table_and_draws(copied: Path,
-                                                capsys: pytest.CaptureFixture) -> None:
+def test_the_command_prints_the_table_and_draws_or_refuses_a_run_without_fusion(
+        copied: Path, small_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     attention.main([str(copied), "--device", "cpu"])
     assert "| audio queries |" in capsys.readouterr().out
     with Image.open(copied / "attention.png") as picture:
         assert picture.width > 8 * SIDE and picture.height > attention.SAMPLES * SIDE
-
-
-def test_a_run_without_fusion_is_refused(small_set: Path, tmp_path: Path) -> None:
     train_only("--data", small_set, "--out", tmp_path / "none", "--epochs", 0, *FLAGS,
                "--set", "train.backbone.epochs=0", "--set", "model.fusion=none")
     says = refusal(attention.main, [str(tmp_path / "none"), "--device", "cpu"])

@@ -5,8 +5,8 @@ from helpers import CONFIG, FLAGS, refusal, shake
 from torch import nn
 
 from ptm_mini.lab import cost
-from ptm_mini.lab.cost import (CACHED, CLASSES, FULL, TrainingStep, build_answers, build_steps,
-                               draw_inputs, measure_training)
+from ptm_mini.lab.cost import (CLASSES, FULL, build_answers, draw_inputs, measure_memory,
+                               measure_training)
 from ptm_mini.method.backbone import Backbone, freeze, initialise
 
 # Operations for a sample: N = 4 tokens a stream, width 16, 2 blocks an encoder.
@@ -31,29 +31,15 @@ def backbone() -> Backbone:
     return freeze(shake(backbone, generator))
 
 
-def test_operations_by_hand() -> None:
-    backbone = Backbone(CONFIG, CLASSES).to("meta")
-    steps = build_steps(CONFIG, backbone, draw_inputs(backbone, B))
-    count = {row: step.count_operations() for row, step in steps.items()}
+def test_operations_by_hand_and_shares_of_full_fine_tuning(backbone: Backbone) -> None:
+    table, making = measure_training(CONFIG, backbone, B, repeats=1)
+    count = {row: round(1e9 * costs["Gop"]) for row, costs in table.items()}
     assert count[FULL] == B * (3 * FORWARD - PATCHES)   # forward; weights; inputs, but not pixels
     assert count["head"] == B * (FORWARD + 2 * HEAD)
     attention = 2 * 2 * D * (6 * N * N + (2 * N) ** 2)   # two factors, each with a gradient
     assert count["scale_shift"] == B * (2 * FORWARD - PATCHES + attention + HEAD)
     for row in ("head", "prompts attention"):
-        assert count[row] - count[row + CACHED] == B * (PATCHES + ENCODERS)
-
-
-def test_memory_by_hand() -> None:
-    """A linear layer keeps its input, 5 x 4; the loss keeps log-probabilities, labels, a weight."""
-    step = TrainingStep(nn.Linear(4, CLASSES), (torch.randn(B, 4),))
-    step()
-    saved = 4 * B * 4 + 4 * B * CLASSES + 8 * B + 4
-    weights = 4 * (4 * CLASSES + CLASSES)
-    assert step.measure_memory() == saved + 4 * weights + 2 * 4     # gradients, two moments; steps
-
-
-def test_shares_are_of_full_fine_tuning(backbone: Backbone) -> None:
-    table, making = measure_training(CONFIG, backbone, B, repeats=1)
+        assert count[row] - count[f"{row}, cached"] == B * (PATCHES + ENCODERS)
     full = table.pop(FULL)
     assert full["equal"] == full["paper"] == 1 and making > 0
     for costs in table.values():
@@ -62,15 +48,24 @@ def test_shares_are_of_full_fine_tuning(backbone: Backbone) -> None:
         assert 0 < costs["step MB"] < full["step MB"] and 0 < costs["Gop"] < full["Gop"]
 
 
+def test_memory_by_hand() -> None:
+    """A linear layer keeps its input, 5 x 4; the loss keeps log-probabilities, labels, a weight."""
+    saved = 4 * B * 4 + 4 * B * CLASSES + 8 * B + 4
+    weights = 4 * (4 * CLASSES + CLASSES)
+    memory = measure_memory(nn.Linear(4, CLASSES), (torch.randn(B, 4),))
+    assert memory == saved + 4 * weights                               # a gradient, two moments
+
+
 @torch.no_grad()
 def test_the_router_answers_from_the_tokens_it_has_read(backbone: Backbone) -> None:
-    """With the encoders' tokens computed once, prompts at attention level answer as ever."""
-    audio, image = draw_inputs(backbone, 8)
-    logits = {row: answer(audio, image) for row, answer in build_answers(CONFIG, backbone).items()}
-    assert all(x.shape == (8, CLASSES) for x in logits.values())
-    for level in ("both", "attention"):        # all sets start alike, whichever the router picks
-        oracle, routed = logits[f"prompts {level}, oracle"], logits[f"prompts {level}, routed"]
-        assert torch.allclose(oracle, routed, atol=1e-6)
+    """All sets start alike, whichever the router picks."""
+    answers = build_answers(CONFIG, backbone, draw_inputs(backbone, 8))
+    logits = {row: answer() for row, answer in answers.items()}
+    assert len(logits) == 6 and all(x.shape == (8, CLASSES) for x in logits.values())
+    for level in ("both", "attention"):
+        torch.testing.assert_close(logits[f"prompts {level}, oracle"],
+                                   logits[f"prompts {level}, routed"])
+    assert not torch.allclose(logits["prompts both, oracle"], logits["prompts attention, oracle"])
 
 
 def test_the_command_prints_its_tables(capsys: pytest.CaptureFixture) -> None:

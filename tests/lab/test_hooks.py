@@ -4,23 +4,18 @@ import torch
 from helpers import CONFIG, random_batch, random_models
 from torch.nn import functional as F
 
-from ptm_mini.config import override
+from ptm_mini.config import Config, override
 from ptm_mini.lab.hooks import record
 from ptm_mini.method.damage import Sample
 from ptm_mini.method.prompts import PromptedBackbone, select_prompts
 
 
-@pytest.fixture
-def model() -> PromptedBackbone:
-    return random_models(CONFIG, ["prompt"]).methods["prompt"]
+def random_model(config: Config = CONFIG) -> tuple[PromptedBackbone, Sample]:
+    return random_models(config, ["prompt"]).methods["prompt"], random_batch(config)
 
 
-@pytest.fixture
-def batch() -> Sample:
-    return random_batch(CONFIG)
-
-
-def test_intermediates_follow_from_each_other(model: PromptedBackbone, batch: Sample) -> None:
+def test_intermediates_follow_from_each_other() -> None:
+    model, batch = random_model()
     backbone = model.backbone
     with record(backbone) as recorded:
         logits = backbone(batch.audio, batch.image)
@@ -42,8 +37,9 @@ def test_intermediates_follow_from_each_other(model: PromptedBackbone, batch: Sa
                                    recorded[f"{path}.out"])
 
 
-def test_probabilities_are_those_of_the_attention(model: PromptedBackbone, batch: Sample) -> None:
+def test_probabilities_are_those_of_the_attention() -> None:
     """Each sample has its own prompts, which stand before the other modality's tokens."""
+    model, batch = random_model()
     with record(model.backbone) as recorded:
         model.answer_each(batch.audio, batch.image, batch.situation)
     probabilities = recorded["fusion.0.update_audio.attention.probabilities"]
@@ -62,26 +58,26 @@ def test_probabilities_are_those_of_the_attention(model: PromptedBackbone, batch
                                audio + update.attention.proj(mixed), atol=1e-5, rtol=1e-5)
 
 
-def test_features_are_recorded_where_a_tuned_head_answers(model: PromptedBackbone,
-                                                          batch: Sample) -> None:
+def test_features_are_recorded_where_a_tuned_head_answers() -> None:
+    model, batch = random_model()
     with record(model.backbone) as recorded:
         answer = model.answer(batch.audio, batch.image, 2)
     torch.testing.assert_close(model.sets[2].head(recorded["features"]), answer)
     assert "logits" not in recorded                            # the backbone's head had no part
 
 
-def test_the_patches_tokens_are_without_the_prompts_that_flow_on(batch: Sample) -> None:
+def test_the_patches_tokens_are_without_the_prompts_that_flow_on() -> None:
     """With one block of prompts these enter the first block as tokens."""
-    shallow = override(CONFIG, "prompts.input_depth=1")
-    model = random_models(shallow, ["prompt"]).methods["prompt"]
+    model, batch = random_model(override(CONFIG, "prompts.input_depth=1"))
     with record(model.backbone.audio_encoder) as recorded:
         model.answer_each(batch.audio, batch.image, batch.situation)
-    N, P = model.backbone.audio_encoder.positions.shape[1], shallow.prompts.length
+    N, P = model.backbone.audio_encoder.positions.shape[1], CONFIG.prompts.length
     lengths = [recorded[name].shape[1] for name in ("tokens", "blocks.0.out", "out")]
     assert lengths == [N, P + N, N]
 
 
-def test_no_hook_stays(model: PromptedBackbone, batch: Sample) -> None:
+def test_no_hook_stays() -> None:
+    model, batch = random_model()
     with pytest.raises(ValueError), record(model.backbone) as recorded:
         model.backbone(batch.audio[:, 1:], batch.image)
     assert not recorded
