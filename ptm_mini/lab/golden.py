@@ -5,7 +5,6 @@ python -m ptm_mini.lab.golden golden.npz
 docs/porting.md says which arrays to feed and to compare, in which order and how closely.
 """
 import argparse
-import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,16 +33,15 @@ from ptm_mini.method.prompts import (PromptedBackbone, PromptSet, concat_prompts
 from ptm_mini.method.router import Router, pick_situations
 from ptm_mini.training import make_optimizer
 
-logger = logging.getLogger(__name__)
 CONFIG = override(PRESETS["tiny"], "audio.sample_rate=8000", "audio.seconds=0.495", "audio.mels=32",
                   "image.size=24", "model.width=16", "model.heads=2", "model.depth=3",
                   "model.fusion_depth=2", "prompts.length=2", "prompts.input_depth=3",
                   "prompts.joint=true", "lora.rank=2", "adapter.bottleneck=3",
                   "damage.alone.image_pixelate=0.3", "damage.both.image_pixelate=0.3")
 NORMALISATION = Normalisation(mean=-6.0, std=4.0)
-LABELS, CLASSES = torch.tensor([0, 3, 1, 4]), 5
+CLASSES, LABELS = 5, torch.tensor([0, 3, 1, 4])
+LOSS = nn.CrossEntropyLoss(label_smoothing=CONFIG.train.label_smoothing)
 SITUATIONS = torch.tensor(list(Situation))          # sample s is in situation s
-STEPS, STEPS_KEPT = 10, 3
 CLIPS = {"down": (22050, 11250, 2), "up": (4000, 1600, 1), "odd": (11025, 5600, 3),
          "short": (8000, 2500, 1)}                  # rate, samples, channels
 PICTURES = {"wide": (30, 41, 3), "tall": (38, 25, 3), "small": (13, 10, 3), "square": (32, 32, 3),
@@ -56,7 +54,7 @@ Arrays = dict[str, Any]                             # {name: array, tensor or nu
 
 
 def named(prefix: str, /, **arrays: Any) -> Arrays:
-    """{prefix + name: array}"""
+    """Put a prefix before each name."""
     return {prefix + name: array for name, array in arrays.items()}
 
 
@@ -98,36 +96,30 @@ def make_pictures() -> Arrays:
 
 
 def make_damage(sample: Sample) -> Arrays:
-    """Each kind with its draws."""
-    arrays: Arrays = {}
-    for kind in list(KINDS)[:-1]:                       # all but "missing", which draws nothing
+    """Each kind of damage; the draws for each of KEYS, and what becomes of the sample by some."""
+    arrays, rows, kinds = {}, [], list(KINDS)
+    for kind in kinds[:-1]:                             # all but "missing", which draws nothing
         x, strength = getattr(sample, kind.split("_")[0]), getattr(CONFIG.damage.alone, kind)
         drawn = KINDS[kind].draw(strength, x.shape, seeded_generator(0, 2, kind))
         arrays |= named(f"damage.{kind}.", drawn=drawn, out=KINDS[kind].apply(x, drawn))
-    return arrays
-
-
-def make_draws(sample: Sample) -> Arrays:
-    """The draws for each of KEYS, and for some of them the damaged and the augmented sample."""
-    arrays, rows, kinds = {}, [], list(KINDS)
     for i, (seed, epoch, name) in enumerate(KEYS):
         own = sample._replace(id=name)
-        both, alone = (draw_damage(own, situation, CONFIG.damage, seed, epoch)
-                       for situation in (Situation.NOISY_BOTH, Situation.NOISY_AUDIO))
+        both = draw_damage(own, Situation.NOISY_BOTH, CONFIG.damage, seed, epoch)
+        alone = draw_damage(own, Situation.NOISY_AUDIO, CONFIG.damage, seed, epoch)
         rows.append({
             "seed": seed, "epoch": epoch, "id": name,
             "integers": seeded_generator(seed, epoch, name).integers(0, 1000, 8),
             "normal": seeded_generator(seed, epoch, name).standard_normal(8, dtype=np.float32),
             "situation": seeded_generator(seed, epoch, f"situation {name}").integers(4),
             "shift": seeded_generator(seed, epoch, f"shift {name}").integers(-5, 6, 3),
-            "kinds": [kinds.index(both[modality][0]) for modality in ("audio", "image")],
+            "kinds": [kinds.index(kind) for kind, _ in both.values()],
             "kind_alone": kinds.index(alone["audio"][0])})
         if i in KEYS_KEPT:
             damaged = damage_sample(own, Situation.NOISY_BOTH, CONFIG.damage, seed, epoch)
             moved = augment(own, replace(CONFIG.train, seed=seed), epoch)
             arrays |= named(f"draws.{i}.", audio=damaged.audio, image=damaged.image,
                             moved_audio=moved.audio, moved_image=moved.image)
-    columns = {key: [row[key] for row in rows] for key in rows[0]}
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
     order = seeded_generator(0, 1, "prompt noisy_audio").permutation(12)
     return arrays | named("draws.", **columns, order=order)
 
@@ -182,7 +174,7 @@ def make_router(model: PromptedBackbone, samples: list[Sample]) -> Arrays:
 def make_baselines(backbone: Backbone, audio: Tensor, image: Tensor,
                    generator: torch.Generator) -> Arrays:
     """Each small baseline's parameters and answers."""
-    arrays: Arrays = {}
+    arrays = {}
     for build in (lora, adapter, scale_shift):
         model = shake(build(backbone, CONFIG, generator), generator)
         parameters = {name.replace("parametrizations.weight.0.", ""): parameter
@@ -191,39 +183,31 @@ def make_baselines(backbone: Backbone, audio: Tensor, image: Tensor,
     return arrays
 
 
-def compute_loss(logits: Tensor) -> Tensor:
-    return F.cross_entropy(logits, LABELS, label_smoothing=CONFIG.train.label_smoothing)
-
-
-def make_steps(backbone: Backbone, audio: Tensor, image: Tensor) -> Arrays:
-    """The first three of ten steps of case-wise prompt training on one batch, and the schedule."""
-    model = prompt(backbone, CONFIG, weights_generator(0, Situation.NOISY_AUDIO))
-    shake(model, torch.Generator().manual_seed(5))
-    parameters = {name.removeprefix("sets.0."): p for name, p in trainable(model).items()}
+def make_training(model: PromptedBackbone, audio: Tensor, image: Tensor) -> Arrays:
+    """Ten steps of one prompt set, of which three are kept whole; the gradients of all together."""
+    one = prompt(model.backbone, CONFIG, weights_generator(0, Situation.NOISY_AUDIO))
+    shake(one, torch.Generator().manual_seed(5))
+    parameters = {name.removeprefix("sets.0."): p for name, p in trainable(one).items()}
     arrays, rows = named("step.start.", **copy_tensors(parameters)), []
-    optimizer, scheduler = make_optimizer(parameters, CONFIG.train.full_mixed, STEPS, {})
-    for step in range(STEPS):
-        loss, settings = compute_loss(model(audio, image)), optimizer.param_groups[0]
+    optimizer, scheduler = make_optimizer(parameters, CONFIG.train.full_mixed, 10, {})
+    for step in range(10):
+        loss, settings = LOSS(one(audio, image), LABELS), optimizer.param_groups[0]
         rows.append((loss.item(), settings["lr"], settings["betas"][0]))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         scheduler.step()
-        if step < STEPS_KEPT:
+        if step < 3:
             gradients = {name: p.grad for name, p in parameters.items()}
             arrays |= (named(f"step.gradient.{step}.", **gradients)
                        | named(f"step.after.{step}.", **copy_tensors(parameters)))
     losses, rates, betas = zip(*rows)
-    return arrays | named("step.", losses=losses, learning_rates=rates, beta1=betas)
-
-
-def make_together(model: PromptedBackbone, audio: Tensor, image: Tensor) -> Arrays:
-    """Loss and gradients of training all sets together, sample s in situation s."""
-    loss = (compute_loss(model.answer_each(audio, image, SITUATIONS))
-            + compute_loss(model(audio, image))) / 2
+    answers = model.answer_each(audio, image, SITUATIONS), model(audio, image)
+    loss = sum(LOSS(answer, LABELS) for answer in answers) / 2
     loss.backward()
     gradients = {name.removeprefix("sets."): p.grad for name, p in trainable(model).items()}
-    return {"together.loss": loss.item(), **named("together.gradient.", **gradients)}
+    return (arrays | named("step.", losses=losses, learning_rates=rates, beta1=betas)
+            | named("together.gradient.", **gradients) | {"together.loss": loss.item()})
 
 
 def make_arrays() -> Arrays:
@@ -240,13 +224,12 @@ def make_arrays() -> Arrays:
             for _ in Situation]
     model = PromptedBackbone(backbone, sets)
     with torch.no_grad():
-        arrays |= (make_answers(model, audio, image) | make_router(model, samples)
-                   | make_baselines(backbone, audio, image, generator)
-                   | make_damage(samples[0]) | make_draws(samples[0]))
+        arrays |= make_answers(model, audio, image) | make_router(model, samples)
+        arrays |= make_baselines(backbone, audio, image, generator) | make_damage(samples[0])
     return (arrays | {"normalisation": NORMALISATION, "labels": LABELS}
             | named("input.", audio=audio, image=image)
             | named("weights.", **backbone.state_dict()) | trainable(model)
-            | make_steps(backbone, audio, image) | make_together(model, audio, image))
+            | make_training(model, audio, image))
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -259,7 +242,6 @@ def main(argv: list[str] | None = None) -> None:
               for name, array in make_arrays().items()}
     with whole_file(args.out) as file:
         np.savez_compressed(file, **arrays)
-    logger.info("%s: %d arrays", args.out, len(arrays))
 
 
 if __name__ == "__main__":
