@@ -1,7 +1,8 @@
 """Audio and image files of your own: two trees of class folders, or a list of pairs.
 
 python -m data_prep.folder my_clips --out sets/mine         (my_clips/audio/dog/1.wav with
-                                                            my_clips/image/dog/1.jpg)
+                                                            my_clips/image/dog/1.jpg, or
+                                                            my_clips/dog/audio/1.wav with ...)
 python -m data_prep.folder --csv pairs.csv --out sets/mine  (columns audio,image,label and, if you
                                                             like, split,group,id)
 """
@@ -19,12 +20,14 @@ Key = tuple[str, str]           # a class and a file's stem
 TREES = {"audio": ("audio", "audio_dataset", "sound", "sounds", "dataset_v3_sound"),
          "image": ("image", "images", "vision", "visual", "dataset_v3_vision")}
 SUFFIXES = {"audio": ".wav .flac .ogg .oga .opus .mp3 .aiff .aif .au .caf .w64 .rf64".split(),
-            "image": ".jpg .jpeg .png .bmp .gif .tif .tiff .webp .ppm .pgm .tga .jp2".split()}
+            "image": ".jpg .jpeg .jfif .png .bmp .gif .tif .tiff .webp .ppm .pgm .tga .jp2".split()}
+FOLDERS = {"train": ("train", "training"), "val": ("val", "valid", "validation", "dev"),
+           "test": ("test", "testing", "eval", "evaluation")}
 
 
 def read_trees(folder: Path, find_sound: Callable[[Key, dict[Key, str]], Key] | None = None
                ) -> tuple[Path, list[Row], list[str]]:
-    """List the samples of two trees of class folders, or of such a pair for each split.
+    """List the samples of two trees of class folders, or of such a pair for each split or class.
 
     find_sound  (an image's key, all sounds): the key of its sound, if it is not the same
     returns     root, the folder that the rows' paths are relative to; rows in the order of classes
@@ -34,9 +37,14 @@ def read_trees(folder: Path, find_sound: Callable[[Key, dict[Key, str]], Key] | 
         raise InputError(f"{folder}: no such folder; expected one that holds audio/ and image/")
     root, parts = find_parts(folder.resolve())
     rows, left_out = [], []
-    for split, trees in parts.items():
-        sounds = list_files(trees["audio"], "audio", root, left_out)
-        images = list_files(trees["image"], "image", root, left_out)
+    hidden = sum(path.name.startswith(".") for path in root.rglob("*"))
+    if hidden:
+        left_out.append(f"{hidden} files and folders whose names begin with a dot")
+    for name, trees in parts.items():
+        split = look_up(name, FOLDERS)
+        label = "" if split else name                 # of all files in the two trees
+        sounds = list_files(trees["audio"], "audio", label, root, left_out)
+        images = list_files(trees["image"], "image", label, root, left_out)
         alone = dict(sounds)
         for (label, stem), image in images.items():
             key = find_sound((label, stem), sounds) if find_sound else (label, stem)
@@ -47,38 +55,48 @@ def read_trees(folder: Path, find_sound: Callable[[Key, dict[Key, str]], Key] | 
 
 
 def find_parts(folder: Path) -> tuple[Path, dict[str, dict[str, Path]]]:
-    """Find a set in a folder or in one below it: its root, {split: {modality: tree}}.
+    """Find a set in a folder or below it: its root, {part: {modality: tree}}.
 
-    The splits are those of the root's folders train, val and test, or "" for its own trees.
+    The parts are the root's folders, all named after splits or all after classes, or "", itself.
     """
-    found = {}
-    for root in (folder, *list_folders(folder)):
-        places = {"": root, **{split: root / split for split in SPLITS}}
-        parts = {split: trees for split, place in places.items() if (trees := find_trees(place))}
-        if parts:
-            found[root] = parts
-        if folder in found:
-            break
-    if len(found) != 1:
-        names = ", ".join(root.name for root in found) or "no folder"
-        raise InputError(f"{folder}: audio and images side by side in {names}; expected "
-                         f"audio/CLASS/ and image/CLASS/ in one folder, or in each of train/, val/ "
-                         f"and test/: rename or move them, or use --csv")
-    return found.popitem()
+    found = find_trees(folder)
+    places, splits = list(found), [look_up(place.name, FOLDERS) for place in found]
+    if len(found) == 1:
+        return places[0], {"": found[places[0]]}
+    flat = not any(list_folders(tree) for trees in found.values() for tree in trees.values())
+    if len({place.parent for place in places}) != 1 or not (
+            flat and not any(splits) or all(splits) and len(set(splits)) == len(splits)):
+        names = ", ".join(place.name for place in places) or "no folder"
+        raise InputError(f"{folder}: audio and images side by side in {names}; expected them in "
+                         f"one folder, or in train/, val/ and test/, or in a folder for each "
+                         f"class: rename or move them, or use --csv")
+    return places[0].parent, {place.name: trees for place, trees in found.items()}
 
 
-def find_trees(folder: Path) -> dict[str, Path]:
-    """Find the trees in a folder: {modality: tree}, empty where it holds none."""
-    trees = [(modality, path) for path in list_folders(folder)
-             for modality, names in TREES.items() if simplify(path.name) in names]
+def find_trees(place: Path, depth: int = 2) -> dict[Path, dict[str, Path]]:
+    """Find each folder, up to `depth` below a place, that holds trees: {folder: {modality: tree}}.
+
+    Raises InputError where it does not hold one of each modality.
+    """
+    trees, found = [], {}
+    for path in list_folders(place):
+        if modality := look_up(path.name, TREES):
+            trees.append((modality, path))
+        elif depth:
+            found |= find_trees(path, depth - 1)
     if trees and sorted(modality for modality, _ in trees) != ["audio", "image"]:
-        raise InputError(f"{folder}: holds {', '.join(path.name for _, path in trees)}; expected "
+        raise InputError(f"{place}: holds {', '.join(path.name for _, path in trees)}; expected "
                          f"one folder of audio beside one of images: rename or move the others")
-    return dict(trees)
+    return {place: dict(trees), **found} if trees else found
 
 
 def list_folders(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.glob("[!.]*")) if path.is_dir()]
+
+
+def look_up(name: str, table: dict[str, tuple[str, ...]]) -> str:
+    """Find the key whose names include this one; "" where none does."""
+    return next((key for key, names in table.items() if simplify(name) in names), "")
 
 
 def simplify(name: str) -> str:
@@ -86,17 +104,26 @@ def simplify(name: str) -> str:
     return re.sub("[ _-]+", "_", name.lower())
 
 
-def list_files(tree: Path, modality: str, root: Path, left_out: list[str]) -> dict[Key, str]:
-    """List a tree's files: paths relative to root. `left_out` gets why others are none."""
+def list_files(tree: Path, modality: str, label: str, root: Path,
+               left_out: list[str]) -> dict[Key, str]:
+    """List a tree's files: paths relative to root. `left_out` gets why others are none.
+
+    label  of all files, which are in the tree itself; "": they are in class folders
+    """
     found = defaultdict(list)
-    for path in sorted(tree.glob("[!.]*/[!.]*")):                 # none that is hidden
+    for path in sorted(tree.glob("[!.]*" if label else "[!.]*/[!.]*")):
         name = path.relative_to(root).as_posix()
-        if path.suffix.lower() not in SUFFIXES[modality]:
+        if path.suffix.lower() not in SUFFIXES[modality] or path.is_dir():
             left_out.append(f"{name!r}: no {modality} file by its name")
         elif any(ord(letter) < 32 or 0xD800 <= ord(letter) < 0xE000 for letter in name):
             left_out.append(f"{name!r}: has control characters or is no UTF-8; rename it")
         else:
-            found[simplify(path.parent.name), path.stem].append(name)
+            found[simplify(label or path.parent.name), path.stem].append(name)
+    if not found:
+        names = ", ".join(sorted(path.name for path in tree.iterdir())[:3]) or "nothing"
+        raise InputError(f"{tree}: holds {names} and no {modality} file in a class folder; "
+                         f"expected {tree.name}/dog/1{SUFFIXES[modality][0]}: move the files, or "
+                         f"pair them by --csv, such as one frame of each clip")
     for names in found.values():
         if len(names) > 1:
             left_out.append(f"{', '.join(names)}: one name for several; pair them by --csv")
@@ -109,7 +136,8 @@ def read_pairs(path: Path, root: Path) -> list[Row]:
     for place, cells in read_csv(path, ["audio", "image", "label"], ["split", "group", "id"]):
         for modality in ("audio", "image"):
             if cells[modality]:
-                cells[modality] = Path(os.path.relpath(root / cells[modality], root)).as_posix()
+                path = root / cells[modality].replace("\\", "/")
+                cells[modality] = Path(os.path.relpath(path, root)).as_posix()
             if cells[modality].startswith(".."):
                 raise InputError(f"{place}: {cells[modality]!r} leads out of {root}; expected a "
                                  f"path below it: name the folder of all files before --csv")

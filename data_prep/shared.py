@@ -21,7 +21,7 @@ from ptm_mini.config import AudioConfig
 from ptm_mini.data.audio import read_waveform
 from ptm_mini.data.image import FORMATS, read_image
 from ptm_mini.data.manifest import SPLITS, Row, leads_out
-from ptm_mini.errors import InputError
+from ptm_mini.errors import InputError, nearest
 from ptm_mini.files import refuse_existing
 
 logger = logging.getLogger(__name__)
@@ -68,6 +68,7 @@ def prepare(root: Path, rows: list[Row], left_out: list[str], args: argparse.Nam
             kept.append(replace(row, audio=audio, image=image))
         else:
             left_out.append(f"{row.id} ({row.label}): no {'image' if audio else 'audio'}")
+    left_out[:0] = explain_lost_classes(rows, kept)
     kept = group_by_content(kept, files)
     rows = choose_splits(kept, args.split, args.seed)
     report = make_report(rows, choose_splits(kept, "random", args.seed), files, left_out)
@@ -85,6 +86,21 @@ def prepare(root: Path, rows: list[Row], left_out: list[str], args: argparse.Nam
         for name in {name for row in rows for name in (row.audio, row.image) if name}:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(root / name, folder / name)
+
+
+def explain_lost_classes(rows: list[Row], kept: list[Row]) -> list[str]:
+    """Name each class of which no sample is kept, with what may be meant."""
+    labels, remarks = {row.label for row in rows}, []
+    for label in sorted(labels - {row.label for row in kept}):
+        own = [row for row in rows if row.label == label]
+        sounds, images = ([name for name in names if name] for names in
+                          ([row.audio for row in own], [row.image for row in own]))
+        if sounds and images:
+            reason = f"no image has a sound's name, such as {sounds[0]} beside {images[0]}"
+        else:
+            reason = f"no {'image' if sounds else 'audio'}; {nearest(label, labels - {label})}"
+        remarks.append(f"class {label!r} is lost: {reason}")
+    return remarks
 
 
 @contextmanager
@@ -105,11 +121,13 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def write_set(folder: Path, rows: list[Row], classes: list[str]) -> None:
-    """Write manifest.csv and classes.json. Raises InputError for an empty split."""
+    """Write manifest.csv and classes.json. Raises InputError for an empty split or one class."""
     counts = Counter(row.split for row in rows)
     if len(counts) < len(SPLITS):
         raise InputError(f"splits of {len(rows)} samples: {', '.join(counts)} alone; expected "
                          f"{', '.join(SPLITS)}: more samples or groups, or another --split")
+    if len(classes) < 2:
+        raise InputError(f"one class alone, {classes[0]!r}; expected two or more")
     with open(folder / "manifest.csv", "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator="\n")
         writer.writeheader()

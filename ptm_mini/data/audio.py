@@ -1,6 +1,5 @@
 """Sound: a file to a waveform, a waveform to Kaldi's log-mel filterbank. No torchaudio."""
 import math
-import os
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -17,10 +16,6 @@ LOWEST_HZ = 20.0                # lower edge of the first mel filter; the last e
 FLOOR = torch.finfo(torch.float32).eps    # least energy before the logarithm: silence is -15.94
 ZEROS, ROLLOFF = 6, 0.99        # resampling: zero crossings on each side, share of the band kept
 PIECE = 1 << 16                 # frames decoded at once: long files cost no more than short ones
-RATES = 1_000, 500_000          # Hz; a rate beyond them is a broken header
-LOUDEST = 2.0 ** 32             # louder samples are no sound: the energy of 1e19 would overflow
-UNREADABLE = soundfile.LibsndfileError, TypeError, ValueError    # raised for files it can't read
-UNKNOWN_SIZE = 0x7FFFF000       # bytes and above in a header: unknown, as streaming writers do
 
 Sound = Path | tuple[torch.Tensor, int]    # a file, or float samples [n] or [n, channels] and Hz
 
@@ -28,24 +23,20 @@ Sound = Path | tuple[torch.Tensor, int]    # a file, or float samples [n] or [n,
 def read_waveform(source: Sound, config: AudioConfig, place: float = 0.0) -> torch.Tensor:
     """Decode the used part of a sound, mix it down, resample and cut it, remove its mean, zero-pad.
 
-    source   a file that libsndfile reads, of any channels and depth, or what is in one
     place    where in a longer sound the used part lies: 0 at its beginning, 1 at its end
     returns  [samples] float32 at config.sample_rate
-    raises   InputError where the file is missing, no sound or breaks off, where the used part
-             holds NaN or absurdly large values or is shorter than one window
+    raises   InputError where a file is missing, no sound or broken, or its used part unusable
     """
-    name = source if isinstance(source, Path) else "audio"
     if isinstance(source, Path):
-        wave, rate = decode(source, config, place)
+        name, (wave, rate) = source, decode(source, config, place)
     else:
-        wave, rate = source
-        used = frames_used(name, rate, config)
-        start = round(place * max(0, len(wave) - used))
-        wave = wave[start:start + used].float()
+        name, (wave, rate) = "audio", source
+        start, end = used_part(len(wave), rate, config, place)
+        wave = wave[start:end].float()
         wave = wave if wave.ndim == 1 else wave.mean(dim=1)
-    if not (wave.abs() <= LOUDEST).all():
-        raise InputError(f"{name}: holds NaN, infinity or samples beyond 2^32; expected finite "
-                         f"ones, of the order of 1: export it again")
+    if not (wave.abs() < 1e10).all():        # nor is NaN; the energy of 1e19 would overflow
+        raise InputError(f"{name}: holds NaN, infinity or huge samples; expected finite ones, of "
+                         f"the order of 1: export it again")
     if len(wave) * 1000 < FRAME_LENGTH_MS * rate:
         raise InputError(f"{name}: {len(wave)} samples at {rate} Hz; expected {FRAME_LENGTH_MS} ms "
                          f"(one analysis window) or more: remove it or leave its cell empty")
@@ -54,61 +45,60 @@ def read_waveform(source: Sound, config: AudioConfig, place: float = 0.0) -> tor
 
 
 def decode(path: Path, config: AudioConfig, place: float) -> tuple[torch.Tensor, int]:
-    """Decode the frames of a file that reach into config.samples: [n] channel mean, rate in Hz."""
+    """Decode the used part of a file: [n] mean of its channels, rate in Hz."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected a WAV, FLAC or OGG file")
     try:
         with soundfile.SoundFile(path) as file:
-            rate, frames, remarks = file.samplerate, file.frames, file.extra_info
-            used = frames_used(path, rate, config)
-            slack = rate // 10 if file.format == "MP3" else 0      # its length may be an estimate
-            start, position, pieces = round(place * max(0, frames - used)), 0, [torch.zeros(0)]
-            # From the beginning: seeking in a compressed file is not exact.
-            while position < start + used:
-                count = min(PIECE, (start if position < start else start + used) - position)
-                piece = file.read(count, dtype="float32", always_2d=True)
+            # Seeking is not exact in MP3: read from the beginning, and without soundfile's seek
+            # after each read, which it leaves out where a file is not seekable.
+            file.seekable = lambda: False
+            start, end = used_part(file.frames, file.samplerate, config, place)
+            position, pieces = 0, [torch.zeros(0)]
+            while position < end:
+                piece = file.read(min(PIECE, end - position), dtype="float32", always_2d=True)
                 if not len(piece):
                     break
-                if position >= start:
-                    pieces.append(torch.from_numpy(piece).mean(dim=1))
+                pieces.append(torch.from_numpy(piece[max(0, start - position):]).mean(dim=1))
                 position += len(piece)
-    except InputError:
-        raise
-    except UNREADABLE as error:
-        reason = "no such file" if not os.path.exists(path) else str(error).rstrip(".")
-        raise InputError(f"{path}: {reason}; expected a WAV, FLAC or OGG file") from error
-    if position < min(start + used, frames) - slack or breaks_off(remarks):
+            slack = file.samplerate // 10 if file.format == "MP3" else 0    # frames: an estimate
+            whole = position >= min(end, file.frames) - slack and not breaks_off(file.extra_info)
+    except (soundfile.LibsndfileError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: {str(error).rstrip('.')}; expected a WAV, FLAC or OGG "
+                         f"file") from error
+    if not whole:
         raise InputError(f"{path}: the sound breaks off after {position} samples; expected a whole "
                          f"file: copy it again")
-    return torch.cat(pieces), rate
+    return torch.cat(pieces), file.samplerate
 
 
-def frames_used(name: object, rate: int, config: AudioConfig) -> int:
-    """Count the frames that reach into config.samples. Raises InputError for an absurd rate."""
-    if not RATES[0] <= rate <= RATES[1]:
-        raise InputError(f"{name}: its header says {rate} Hz; expected {RATES[0]} to {RATES[1]}: "
-                         f"export it again")
+def used_part(frames: int, rate: int, config: AudioConfig, place: float) -> tuple[int, int]:
+    """Find the frames that reach into config.samples: the first one, and the one after the last."""
+    if not 1_000 <= rate <= 500_000:         # a broken header: its kernel might need any memory
+        raise InputError(f"sample rate {rate} Hz is not between 1000 and 500000")
     _, reach = resampling_kernel(rate, config.sample_rate)
-    return (config.samples - 1) * rate // config.sample_rate + reach + 1
+    used = (config.samples - 1) * rate // config.sample_rate + reach + 1
+    start = round(place * max(0, frames - used))
+    return start, start + used
 
 
 def breaks_off(remarks: str) -> bool:
     """Whether libsndfile remarks that a file holds less than its header promises.
 
-    It reads such files without an error; each format (WAV, AIFF, AU, OGG, ...) has its own wording.
+    It reads such files without an error. Streaming writers promise 2 GB or more, for unknown.
     """
-    sizes = re.findall(r"^ *(?:data|SSND|Data Size|riff|Riff size|BODY) *: "
-                       r"(\d+) \(should be (\d+)\)", remarks, re.MULTILINE)
-    return (any(int(found) < int(promised) < UNKNOWN_SIZE for promised, found in sizes)
-            or any(words in remarks for words in (
-                "File ended unexpectedly", "Junk after the last page", "a truncated file",
-                "Last page lacks an end-of-stream bit")))
+    sizes = re.findall(r"^ *(?:data|SSND|Data Size|riff|Riff size) *: (\d+) \(should be (\d+)\)",
+                       remarks, re.MULTILINE)                       # WAV, AIFF, AU, W64, RF64
+    return (any(int(found) < int(promised) < 0x7FFFF000 for promised, found in sizes)
+            or "Junk after the last page" in remarks                # OGG, as the next one
+            or "Last page lacks an end-of-stream bit" in remarks)
 
 
 @lru_cache(maxsize=16)
 def resampling_kernel(source: int, target: int) -> tuple[torch.Tensor, int]:
-    """Windowed-sinc weights for resampling from one rate to another.
+    """Compute windowed-sinc weights [phases, 2 * reach + 1], and reach.
 
-    returns  weights [phases, 2 * reach + 1], a row for each phase that an output sample can have
-             between two input samples; reach
+    A phase is where an output sample can lie between two input samples.
     """
     divisor = math.gcd(source, target)
     source, target = source // divisor, target // divisor

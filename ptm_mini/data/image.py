@@ -20,7 +20,6 @@ def read_image(source: Path | Image.Image, size: int,
                steps: dict[str, torch.Tensor] | None = None) -> torch.Tensor:
     """Decode an image, turn it upright, crop the centred square, convert it to RGB and resize it.
 
-    source   a file, or a Pillow image of any mode with 8 or 16 bits a channel
     steps    a dict that receives the steps between, for docs/porting.md: rgb [side, side, 3] and
              resized [3, H, W], not yet rounded
     returns  [3, H, W] uint8, H = W = size
@@ -54,10 +53,9 @@ def decode(source: Path | Image.Image, size: int) -> Image.Image:
             image.verify()                                  # of PNG the checksums; closes the file
         with Image.open(source, formats=FORMATS) as image:
             image.draft(image.mode, (SPARE * size, SPARE * size))    # JPEG: at 1/2, 1/4 or 1/8
-            ImageOps.exif_transpose(image, in_place=True)
-            image.load()
-    if image.mode == "F" or image.mode == "I" and not 0 <= min(image.getextrema()) <= 65535:
-        raise ValueError("its pixels have no set range: save it with 8 or 16 bits")
+            image.getexif()                                 # is kept apart from info, and taken
+            image.info.pop("exif", None)      # from there: Pillow can't write back every exif
+            image = ImageOps.exif_transpose(image)
     side = min(image.size)
     if side < 2:
         raise ValueError(f"{image.width}x{image.height} pixels")
@@ -68,12 +66,16 @@ def decode(source: Path | Image.Image, size: int) -> Image.Image:
 
 def convert_to_rgb(image: Image.Image) -> Image.Image:
     """Convert any mode: 16-bit grey becomes round(x / 257), transparency is laid over white."""
+    if image.mode == "F":
+        raise ValueError("its pixels have no set range: save it with 8 or 16 bits")
     if image.mode.startswith("I"):                          # convert("L") would clip it
-        return Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8)).convert("RGB")
+        grey = (np.asarray(image) / 257).round()
+        if grey.min() < 0 or grey.max() > 255:
+            raise ValueError("its pixels have more than 16 bits: save it with 8 or 16")
+        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
-        image = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
+        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
     return image.convert("RGB")
 
 

@@ -1,8 +1,7 @@
 """A prepared set on disk: manifest.csv, classes.json and, if the files lie elsewhere, root.txt."""
 import csv
 import json
-import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -22,39 +21,34 @@ class Row:
     group: str = ""      # samples that must stay on one side of a split; empty: a group of its own
 
 
-def read_csv(path: Path, required: Iterable[str],
+def read_csv(path: Path, required: Collection[str],
              optional: Collection[str] | None = ()) -> list[tuple[str, dict[str, str]]]:
-    """Read a CSV file strictly.
+    """Read a CSV file strictly, with commas, semicolons or tabs between its cells.
 
     optional  names of further columns; None: any
     returns   (place such as "pairs.csv:3", {column: cell}) for each row
     """
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            columns = next(reader, [])
-            rows = [(f"{path}:{reader.line_num}", cells) for cells in reader if cells]
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; expected a readable CSV file") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: {error}; expected comma-separated UTF-8 text") from error
+            separator = max(",;\t", key=file.readline().count)
+            file.seek(0)
+            reader = csv.DictReader(file, delimiter=separator, strict=True)
+            columns = reader.fieldnames or []
+            rows = [(f"{path}:{reader.reader.line_num}", cells) for cells in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{path}: {reason}; expected comma-separated UTF-8 text") from error
     for column in required:
         if column not in columns:
-            raise InputError(f"{path}: no column {column!r}; expected {','.join(required)}, with "
-                             f"commas between them")
+            raise InputError(f"{path}: no column {column!r}; expected {','.join(required)}")
+    known = [*required, *(optional or ())]
     for column in columns:
-        if columns.count(column) > 1:
-            raise InputError(f"{path}: column {column!r} stands twice; expected it once")
-        if optional is not None and column not in (*required, *optional):
-            raise InputError(f"{path}: no such column as {column!r}; "
-                             f"{nearest(column, (*required, *optional))}")
+        if optional is not None and column not in known:
+            raise InputError(f"{path}: no such column as {column!r}; {nearest(column, known)}")
     for place, cells in rows:
-        if len(cells) != len(columns):
-            raise InputError(f"{place}: {len(cells)} cells; expected {len(columns)}, as in line 1")
-        for cell in cells:
-            if any(ord(letter) < 32 for letter in cell):
-                raise InputError(f"{place}: {cell!r} holds a control character; expected text")
-    return [(place, dict(zip(columns, cells))) for place, cells in rows]
+        if None in cells or None in cells.values():    # as DictReader marks too many and too few
+            raise InputError(f"{place}: expected {len(columns)} cells, as in line 1")
+    return rows
 
 
 def read_set(folder: Path) -> tuple[Path, list[Row], list[str]]:
@@ -69,25 +63,21 @@ def read_set(folder: Path) -> tuple[Path, list[Row], list[str]]:
                          f"and --data says where it is")
     pointer, root = folder / "root.txt", folder.resolve()
     if pointer.exists():
-        root = (folder / pointer.read_text(encoding="utf-8").rstrip("\r\n")).resolve()
+        root = (folder / pointer.read_text(encoding="utf-8").strip()).resolve()
         if not root.is_dir():
-            raise InputError(f"{pointer}: {root}: no such folder; expected the one that holds the "
-                             f"set's files: write there where it is now")
+            raise InputError(f"{pointer}: {root}: no such folder; expected where the files are now")
     classes = read_classes(folder / "classes.json")
-    rows, places = [], {}
-    for place, cells in read_csv(folder / "manifest.csv", [item.name for item in fields(Row)]):
+    manifest, rows = folder / "manifest.csv", {}
+    for place, cells in read_csv(manifest, [item.name for item in fields(Row)]):
         row = Row(**cells)
         check_row(place, row, root, classes)
-        if row.id in places:
-            raise InputError(f"{place}: id {row.id!r} stands at {places[row.id]} too; expected "
-                             f"each id once")
-        places[row.id] = place
-        rows.append(row)
+        if not row.id or row.id in rows:
+            raise InputError(f"{place}: id {row.id!r}; expected a different one for each sample")
+        rows[row.id] = row
     for split in SPLITS:
-        if not any(row.split == split for row in rows):
-            raise InputError(f"{folder / 'manifest.csv'}: no row of split {split!r}; expected some "
-                             f"of each of {', '.join(SPLITS)}")
-    return root, rows, classes
+        if not any(row.split == split for row in rows.values()):
+            raise InputError(f"{manifest}: no row of split {split!r}; expected some")
+    return root, list(rows.values()), classes
 
 
 def read_classes(path: Path) -> list[str]:
@@ -98,15 +88,12 @@ def read_classes(path: Path) -> list[str]:
         raise InputError(f"{path}: {error}; expected a JSON list of names") from error
     if not (isinstance(classes, list) and all(isinstance(name, str) and name for name in classes)
             and len(set(classes)) == len(classes) > 1):
-        raise InputError(f"{path}: expected a list of two or more different names, such as "
-                         f"[\"dog\", \"rain\"]")
+        raise InputError(f"{path}: expected different names, two or more: [\"dog\", \"rain\"]")
     return classes
 
 
 def check_row(place: str, row: Row, root: Path, classes: list[str]) -> None:
-    """Raise InputError for the first wrong cell of a row."""
-    if not row.id:
-        raise InputError(f"{place}: the id is empty; expected a different one for each sample")
+    """Raise InputError for the first wrong label, split or path of a row."""
     if row.label not in classes:
         raise InputError(f"{place}: label {row.label!r} is not in classes.json; "
                          f"{nearest(row.label, classes)}")
@@ -116,15 +103,14 @@ def check_row(place: str, row: Row, root: Path, classes: list[str]) -> None:
         raise InputError(f"{place}: neither audio nor image; expected at least one")
     for name in filter(None, (row.audio, row.image)):
         if leads_out(name, root):
-            raise InputError(f"{place}: path {name!r} leads out of {root}; copy the file in, or "
-                             f"let root.txt beside the manifest name the folder of all files")
+            raise InputError(f"{place}: path {name!r} leads out of {root}; expected one below it, "
+                             f"or a root.txt that names the folder of all files")
         if not (root / name).is_file():
-            raise InputError(f"{place}: {root / name}: no such file; mend the path or leave the "
-                             f"cell empty")
+            raise InputError(f"{place}: {root / name}: no such file; expected one or an empty cell")
 
 
 def leads_out(name: str, root: Path) -> bool:
     """Whether a path is not below the folder `root`: absolute, by .. or through a link."""
     path = Path(name)
     return (path.is_absolute() or ".." in path.parts
-            or not Path(os.path.realpath(root / path)).is_relative_to(os.path.realpath(root)))
+            or not (root / path).resolve().is_relative_to(root.resolve()))

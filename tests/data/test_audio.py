@@ -1,6 +1,5 @@
 """The sound front end against torchaudio's figures and slow forms, and what breaks files."""
 import math
-import os
 import struct
 import tracemalloc
 from pathlib import Path
@@ -14,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ptm_mini.config import PRESETS, AudioConfig
-from ptm_mini.data.audio import fbank, frames_used, read_waveform, resample
+from ptm_mini.data.audio import fbank, read_waveform, resample, used_part
 
 GOLDEN = np.load(Path(__file__).with_name("golden_fbank.npz"))    # torchaudio 2.9's figures
 CONFIG = AudioConfig(seconds=0.975)                               # 15600 samples
@@ -70,13 +69,15 @@ def test_the_used_part_has_the_bits_of_the_whole(tmp_path: Path, name: str, rate
 
 
 @pytest.mark.parametrize("format, subtype", [("WAV", "FLOAT"), ("OGG", "VORBIS"), ("OGG", "OPUS"),
-                                             ("FLAC", "PCM_16")])
+                                             ("FLAC", "PCM_16"), ("MP3", "MPEG_LAYER_III")])
 def test_a_window_lies_at_its_place(tmp_path: Path, format: str, subtype: str) -> None:
+    """Beyond the first piece too, where soundfile seeks, which is not exact in MP3."""
     config, path = AudioConfig(sample_rate=24000, seconds=0.5), tmp_path / "long"
     soundfile.write(path, noise(96000), 24000, format=format, subtype=subtype)
-    whole = torch.from_numpy(soundfile.read(path, dtype="float32")[0])
+    with soundfile.SoundFile(path) as file:
+        whole = torch.from_numpy(file.read(dtype="float32"))
     for place in (0.0, 0.3, 1.0):
-        start = round(place * (len(whole) - frames_used("", 24000, config)))
+        start, _ = used_part(len(whole), 24000, config, place)
         expected = whole[start:start + 12000] - whole[start:start + 12000].mean()
         assert torch.equal(read_waveform(path, config, place), expected)
         assert torch.equal(read_waveform((whole, 24000), config, place), expected)
@@ -96,55 +97,38 @@ def test_a_long_file_costs_bounded_memory(tmp_path: Path, place: float) -> None:
 def write_bad(kind: str, path: Path) -> None:
     """Write a sound of a second with something wrong."""
     wave, subtype = noise(32000 if kind == "long" else 399 if kind == "short" else 16000), None
-    if kind in ("NaN", "loud"):
-        wave[5], subtype = (np.nan if kind == "NaN" else 1e19), "FLOAT"
+    if kind in ("nan", "1e19"):
+        wave[5], subtype = float(kind), "FLOAT"
     soundfile.write(path, wave, 16000, subtype=subtype)
     content = bytearray(path.read_bytes())
     if kind in ("truncated", "long"):                # the end of "long" lies beyond the used part
         del content[len(content) * 3 // 4:]
-    if kind == "no channels":
-        content[22:24] = b"\0\0"
     if kind == "1 Hz":
         content[24:28] = struct.pack("<I", 1)
     path.write_bytes(b"this is text" if kind == "no sound" else content)
-    if kind == "missing":
-        path.unlink()
 
 
 @pytest.mark.parametrize("kind, name, message", [
     ("no sound", "a.wav", "expected a WAV, FLAC or OGG"),
-    ("no sound", "a.flac", "expected a WAV, FLAC or OGG"),
-    ("missing", "a.wav", "no such file; expected a WAV"),
     ("truncated", "a.wav", "the sound breaks off after 11994 samples; expected a whole file"),
     ("truncated", "a.flac", "a.flac: "), ("truncated", "a.caf", "a.caf: "),
     ("truncated", "a.ogg", "breaks off after"), ("truncated", "a.mp3", "breaks off after"),
     ("truncated", "a.aiff", "breaks off after"), ("truncated", "a.au", "breaks off after"),
     ("truncated", "a.w64", "breaks off after"), ("truncated", "a.rf64", "breaks off after"),
     ("long", "a.wav", "breaks off after"), ("long", "a.ogg", "breaks off after"),
-    ("NaN", "a.wav", "holds NaN, infinity or samples beyond"),
-    ("loud", "a.wav", "holds NaN, infinity or samples beyond"),
+    ("nan", "a.wav", "holds NaN, inf"), ("1e19", "a.wav", "holds NaN, infinity or huge samples"),
     ("short", "a.wav", "399 samples at 16000 Hz; expected 25 ms (one analysis window) or more"),
-    ("no channels", "a.wav", "Channel count is zero"),
-    ("1 Hz", "a.wav", "its header says 1 Hz; expected 1000 to 500000")])
+    ("1 Hz", "a.wav", "sample rate 1 Hz is not between 1000 and 500000")])
 def test_bad_files_are_named(tmp_path: Path, kind: str, name: str, message: str) -> None:
+    assert "no such file" in refusal(read_waveform, tmp_path / name, CONFIG)
     write_bad(kind, tmp_path / name)
     refused = refusal(read_waveform, tmp_path / name, CONFIG)
     assert refused.startswith(f"{tmp_path / name}: ") and message in refused
 
 
-def test_sounds_read_wrongly_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As by libsndfile where an MP3's header is wrong about its frames."""
-    soundfile.write(tmp_path / "a.wav", noise(16000), 16000)
-    monkeypatch.setattr(soundfile.SoundFile, "read", lambda *_, **__: np.empty((-1, 2)))
-    message = refusal(read_waveform, tmp_path / "a.wav", CONFIG)
-    assert "a.wav: negative dimensions are not allowed" in message
-
-
-def test_sizes_of_streaming_writers_and_formats_without_seeking_are_read(tmp_path: Path) -> None:
+def test_sizes_that_streaming_writers_leave_unknown_are_allowed(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", noise(16000), 16000)
     content = bytearray((tmp_path / "a.wav").read_bytes())
-    content[40:44] = content[4:8] = b"\xff\xff\xff\xff"                         # size unknown
+    content[40:44] = content[4:8] = b"\xff\xff\xff\xff"
     (tmp_path / "a.wav").write_bytes(content)
-    soundfile.write(tmp_path / "b.wav", noise(16000), 16000, subtype="GSM610")
-    for name in os.listdir(tmp_path):
-        assert read_waveform(tmp_path / name, CONFIG).std() > 0.05
+    assert read_waveform(tmp_path / "a.wav", CONFIG).std() > 0.05

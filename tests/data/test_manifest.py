@@ -12,13 +12,12 @@ from ptm_mini.data.manifest import Row, read_csv, read_set
 
 
 @pytest.mark.parametrize("cells, message", [
-    ({"id": ""}, "the id is empty; expected a different one for each sample"),
-    ({"id": "s4"}, "id 's4' stands at"),
-    ({"id": "a\tb"}, r"'a\tb' holds a control character; expected text"),
+    ({"id": ""}, "id ''; expected a different one for each sample"),
+    ({"id": "s4"}, "id 's4'; expected a different one for each sample"),
     ({"label": "A"}, "label 'A' is not in classes.json; expected one of a, b"),
     ({"split": "testing"}, "split 'testing'; expected one of train, val, test"),
     ({"audio": "", "image": ""}, "neither audio nor image; expected at least one"),
-    ({"audio": "9.wav"}, "9.wav: no such file; mend the path or leave the cell empty"),
+    ({"audio": "9.wav"}, "9.wav: no such file; expected one or an empty cell"),
     ({"audio": "../0.wav"}, "path '../0.wav' leads out of"),
     ({"image": "/etc/passwd"}, "path '/etc/passwd' leads out of")])
 def test_a_wrong_cell_is_named(six: Path, cells: dict[str, str], message: str) -> None:
@@ -32,11 +31,10 @@ def test_a_wrong_cell_is_named(six: Path, cells: dict[str, str], message: str) -
     (lambda text: text.replace(",group", ""), "manifest.csv: no column 'group'"),
     (lambda text: text.replace("group", "group,grup", 1),
      "manifest.csv: no such column as 'grup'; did you mean group?"),
-    (lambda text: text.replace("group", "group,label", 1), "column 'label' stands twice"),
-    (lambda text: text.replace("s2,", "s2,,"), "manifest.csv:4: 7 cells; expected 6"),
+    (lambda text: text.replace("s2,", "s2,,"), "manifest.csv:4: expected 6 cells, as in line 1"),
+    (lambda text: text.replace("a,train,", "a,train", 1), "manifest.csv:2: expected 6 cells"),
     (lambda text: text.replace(",val,", ",train,"), "manifest.csv: no row of split 'val'"),
-    (lambda text: text + 's9,0.wav,,a,train,"g', "expected comma-separated UTF-8 text"),
-    (lambda text: text.replace("s2", '"s\n2"'), r"manifest.csv:5: 's\n2' holds a control")])
+    (lambda text: text + 's9,0.wav,,a,train,"g', "expected comma-separated UTF-8 text")])
 def test_a_wrong_table_is_named(six: Path, change: Callable[[str], str], message: str) -> None:
     path = six / "manifest.csv"
     path.write_text(change(path.read_text()))
@@ -53,8 +51,7 @@ def test_files_that_are_missing_or_no_text_are_named(six: Path, name: str) -> No
     assert "elsewhere: no such folder; expected a prepared set" in message and "--data" in message
 
 
-@pytest.mark.parametrize("classes", ["{", "{}", '["a"]', '["a", "a"]', '["a", 1]', '["a", ""]',
-                                     "null", '"ab"'])
+@pytest.mark.parametrize("classes", ["{", "{}", '["a"]', '["a", "a"]', '["a", 1]', '"ab"'])
 def test_wrong_classes_are_named(six: Path, classes: str) -> None:
     (six / "classes.json").write_text(classes)
     assert refusal(read_set, six).startswith(f"{six / 'classes.json'}: ")
@@ -62,9 +59,9 @@ def test_wrong_classes_are_named(six: Path, classes: str) -> None:
 
 def test_a_set_is_read_as_it_is_written(six: Path) -> None:
     root, rows, classes = read_set(six)
-    assert root == six.resolve() and classes == ["a", "b"] and len(rows) == 6
+    assert root == six.resolve() and classes == ["a", "b"]
     assert rows[0] == Row("s0", "0.wav", "0.png", "a", "train")
-    assert [row.id for row in rows if not row.audio] == ["s4"]
+    assert [row.audio for row in rows] == ["0.wav", "1.wav", "2.wav", "3.wav", "", "5.wav"]
     path = six / "manifest.csv"                            # as spreadsheets write it
     path.write_text(path.read_text().replace("\n", "\r\n") + "\r\n", encoding="utf-8-sig")
     assert read_set(six)[1] == rows
@@ -79,13 +76,14 @@ def test_any_name_works(six: Path, name: str) -> None:
     assert len(PreparedSet(six, CONFIG).rows) == 6
 
 
-def test_further_columns_are_read_where_they_are_allowed(six: Path) -> None:
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_separators_blank_lines_and_further_columns_are_read(six: Path, separator: str) -> None:
     path, columns = six / "manifest.csv", ["audio", "image", "label", "split", "group"]
+    path.write_text(path.read_text().replace(",", separator).replace("s5", "\ns5"), "utf-8-sig")
     rows = read_csv(path, ["id"], optional=None)
-    assert rows[5][0] == f"{path}:7" and rows[5][1]["audio"] == "5.wav"
+    assert rows[5][0] == f"{path}:8" and rows[5][1]["audio"] == "5.wav"
     assert read_csv(path, ["id"], optional=columns) == rows
-    message = refusal(read_csv, path, ["id"], optional=columns[1:])
-    assert "no such column as 'audio'" in message
+    assert "no such column as 'audio'" in refusal(read_csv, path, ["id"], optional=columns[1:])
 
 
 @pytest.mark.parametrize("relative", [True, False])
@@ -96,9 +94,6 @@ def test_root_txt_names_the_folder_of_the_files(six: Path, tmp_path: Path, relat
         shutil.copy(six / name, folder)
     (folder / "root.txt").write_text(f"{os.path.relpath(six, folder) if relative else six}\n")
     assert read_set(folder) == read_set(six)
-    data = PreparedSet(folder, CONFIG)
-    assert data.sample(0).audio.equal(PreparedSet(six, CONFIG).sample(0).audio)
-    assert data.folder == folder.resolve() and len(list(folder.glob("features/*.npy"))) == 2
     (folder / "root.txt").write_text("nowhere\n")
     message = refusal(read_set, folder)
     assert message.startswith(f"{folder / 'root.txt'}: ") and "nowhere: no such folder" in message

@@ -107,8 +107,9 @@ def test_what_is_left_out_is_named_and_unpaired_samples_may_be_kept(tmp_path, pr
     (raw / "vision" / "car_horn" / "{0}.png").unlink()
     rows, report = prepare(folder, raw)
     assert {row.id for row in rows} == {s.stem for s in samples} - {"105-1-0-0", "101-1-0-0", "{0}"}
-    named, broken, unpaired = report["left_out"][:4], report["left_out"][4], report["left_out"][5:]
+    named, broken, unpaired = report["left_out"][:5], report["left_out"][5], report["left_out"][6:]
     assert named == [
+        "1 files and folders whose names begin with a dot",
         r"'audio/dog_bark/bytes\udcff.wav': has control characters or is no UTF-8; rename it",
         r"'audio/dog_bark/new\nline.wav': has control characters or is no UTF-8; rename it",
         "'audio/dog_bark/notes.txt': no audio file by its name",
@@ -179,8 +180,51 @@ def test_a_list_of_pairs(tmp_path, prepare):
     assert {row.group for row in rows} == {row.id for row in rows[:4]}       # one image, one group
 
 
+@pytest.mark.parametrize("separator, slash", [(";", "/"), ("\t", "/"), (",", "\\")])
+def test_lists_of_other_systems(tmp_path, prepare, separator, slash):
+    raw = write_samples(tmp_path / "raw", make_samples())
+    rows, _ = prepare(folder, raw, out="trees")
+    lines = [["audio", "image", "label"],
+             *([row.audio.replace("/", slash), row.image.replace("/", slash), row.label]
+               for row in rows)]
+    (raw / "pairs.csv").write_text("\n".join(map(separator.join, lines)))
+    found, _ = prepare(folder, "--csv", raw / "pairs.csv")
+    assert [(row.audio, row.image) for row in found] == [(row.audio, row.image) for row in rows]
+
+
+def test_a_folder_for_each_class_and_other_names_of_splits(tmp_path, prepare):
+    raw = write_samples(tmp_path / "raw", make_samples())
+    rows, _ = prepare(folder, raw, out="trees")
+    for tree in raw.iterdir():
+        for label in list(tree.iterdir()):
+            (tmp_path / "classes" / label.name).mkdir(parents=True, exist_ok=True)
+            shutil.copytree(label, tmp_path / "classes" / label.name / tree.name)
+    found, _ = prepare(folder, tmp_path / "classes", out="classes first")
+    assert [(row.id, row.label, row.split) for row in found] == [
+        (row.id, row.label, row.split) for row in rows]
+    raw = write_samples(tmp_path / "parts", make_samples(), "splits")
+    for name, other in (("train", "Training"), ("val", "dev"), ("test", "eval")):
+        (raw / name).rename(raw / other)
+    found, _ = prepare(folder, raw)
+    assert {row.id: row.split for row in found} == {s.stem: s.split for s in make_samples()}
+
+
+def test_a_class_that_is_lost_is_named(tmp_path, prepare):
+    raw = write_samples(tmp_path / "raw", make_samples(labels=("dog", "rain", "siren", "wind")))
+    (raw / "vision" / "dog").rename(raw / "vision" / "dogs")
+    for path in (raw / "vision" / "siren").iterdir():
+        path.rename(path.with_stem(f"0{path.stem}"))
+    rows, report = prepare(folder, raw)
+    assert {row.label for row in rows} == {"rain", "wind"}
+    assert report["left_out"][:3] == [
+        "class 'dog' is lost: no image; did you mean dogs?",
+        "class 'dogs' is lost: no audio; did you mean dog?",
+        "class 'siren' is lost: no image has a sound's name, such as audio/siren/200-2-0-0.wav "
+        "beside vision/siren/0200-2-0-0.png"]
+
+
 @pytest.mark.parametrize("text, message", [
-    ("audio;image;label\n", "no column 'audio'"),
+    ("audio|image|label\n", "no column 'audio'"),
     ("audio,image,label,plit\n", "'plit'; did you mean split?"),
     ("audio,image,label\n,,a\n", "csv:2: expected a label, and audio or image"),
     ("audio,image,label\n0.wav,0.png,\n", "csv:2: expected a label, and audio or image"),
@@ -204,6 +248,7 @@ def test_bad_folders(tmp_path, refuse):
     shutil.copytree(raw / "vision", raw / "audio")
     assert "raw: holds audio, sounds, vision; expected one folder" in refuse(folder, raw)
     shutil.rmtree(raw / "sounds")
-    assert "raw: no sample is left" in refuse(folder, raw)
+    assert "audio: holds car_horn, dog_bark and no audio file in a class folder" in refuse(
+        folder, raw)
     (raw / "vision").rename(raw / "pictures")
     assert "raw: holds audio; expected one folder" in refuse(folder, raw)
