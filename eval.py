@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> None:
             refuse_existing(args.picture)
         model = Predictor(args.run, args.device, args.windows)
         pair = model.prepare(args.audio, args.image)
-        answer, = model.answer([pair])
+        answer = model.answer(pair)
         if args.json:
             router = {situation.label: p for situation, p in (answer.router or {}).items()}
             print(json.dumps({"answer": answer.label, "probabilities": answer.probabilities,

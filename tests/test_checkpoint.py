@@ -57,7 +57,7 @@ def test_a_prompt_set_is_small() -> None:
     """At the default size well under a megabyte, the head included."""
     with torch.device("meta"):
         backbone = Backbone(PRESETS["tiny"], 10)
-    model = METHODS["prompt"].build(backbone, PRESETS["tiny"], torch.Generator())
+    model = METHODS["prompt"](backbone, PRESETS["tiny"], torch.Generator())
     count = sum(p.numel() for p in trainable(model).values())
     assert count == 8 * 128 * 2 * (4 + 1) + 2 * 128 + 10 * 128 + 10
     assert 4 * count < 250_000
