@@ -236,8 +236,8 @@ def load_models(run: Run, device: torch.device, methods: Sequence[str] | None = 
     """
     backbone = Backbone(run.config, len(run.classes))
     run.load("backbone", backbone)
-    freeze(backbone).to(device)
     run.trained_on = fingerprint(backbone)
+    freeze(backbone).to(device)
     trained, found, router = trained_methods(run), {}, None
     for method in trained if methods is None else methods:
         if method not in trained:

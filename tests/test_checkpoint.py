@@ -36,6 +36,12 @@ def test_what_is_saved_is_loaded_frozen(run_folder: Path) -> None:
         assert not model.training
 
 
+def test_all_that_is_loaded_is_on_the_device(run_folder: Path) -> None:
+    models = load_models(read_run(run_folder), torch.device("meta"))
+    for model in (models.backbone, models.router, *models.methods.values()):
+        assert {tensor.device.type for tensor in model.state_dict().values()} == {"meta"}
+
+
 def test_only_what_was_trained_is_saved(run_folder: Path) -> None:
     """With the fingerprint of its backbone, the settings, the classes and the normalisation."""
     backbone = Backbone(CONFIG, 3)
