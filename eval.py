@@ -21,7 +21,7 @@ from ptm_mini.evaluation import STRATEGIES
 from ptm_mini.files import refuse_existing, write_file
 from ptm_mini.predict import Predictor, draw, explain, predict_csv
 from ptm_mini.report import add_run_arguments, open_runs, report
-from ptm_mini.training import METHODS, pick_device
+from ptm_mini.training import METHODS
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -31,8 +31,6 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add_run_arguments(parser)
     add("--method", nargs="+", choices=METHODS, metavar="METHOD", help="default: all trained ones")
-    add("--strategy", nargs="+", choices=STRATEGIES, metavar="STRATEGY",
-        help="how a sample's prompt set is chosen, see below; default: all")
     add("--damage", choices=DAMAGES, help="severity; default: the run's own")
     add("--draws", type=int, default=1, metavar="N", help="draws of each damage; default: 1")
     add("--windows", type=int, default=1, metavar="N",
@@ -47,14 +45,14 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
                      help="CSV with columns audio and image, whose cells may be empty")
     own.add_argument("--out", type=Path, metavar="FILE", help="new CSV file for the answers")
     args = parser.parse_args(argv)
-    if (args.pairs is None) != (args.out is None):
-        raise InputError("--pairs and --out: one is given; expected both, or neither")
-    if (args.pairs or args.audio or args.image) and (
-            args.method or args.strategy or args.data or args.damage or args.details
-            or args.draws > 1 or args.pairs and (args.audio or args.image)):
-        raise InputError("--audio, --image, --pairs: files of your own are answered without an "
-                         "evaluation; expected no flags of one, and a pair or --pairs")
-    if (args.json or args.picture) and not (args.audio or args.image):
+    evaluation = (args.data or args.method or args.damage or args.details or args.draws > 1)
+    if args.pairs or args.out:
+        if not (args.pairs and args.out) or args.audio or args.image or evaluation:
+            raise InputError("--pairs and --out: expected both, and no flags of an evaluation")
+    elif args.audio or args.image:
+        if evaluation:
+            raise InputError("--audio and --image: expected no flags of an evaluation")
+    elif args.json or args.picture:
         raise InputError("--json and --picture: nothing to answer; expected --audio or --image")
     return args
 
@@ -71,7 +69,7 @@ def main(argv: list[str] | None = None) -> None:
             refuse_existing(args.picture)
         model = Predictor(args.run, args.device, args.windows)
         pair = model.prepare(args.audio, args.image)
-        answer, = model.answer([pair])
+        answer = model.answer(pair)
         if args.json:
             router = {situation.label: p for situation, p in (answer.router or {}).items()}
             print(json.dumps({"answer": answer.label, "probabilities": answer.probabilities,
@@ -84,11 +82,9 @@ def main(argv: list[str] | None = None) -> None:
         if args.picture:
             write_file(args.picture, draw(answer, pair))
         return
-    runs = open_runs(args.run, args.data, args.damage, args.draws, args.windows, args.method,
-                     args.features, args.workers, pick_device(args.device))
-    part = [*(args.method or []), *(args.strategy or [])]       # has files of its own
-    runs = [run._replace(suffix="-".join([run.suffix, *part])) for run in runs]
-    report(args.run, runs, args.strategy or STRATEGIES, args.details)
+    runs = open_runs(args, args.method, args.damage, args.draws, args.windows)
+    part = "".join(f"-{method}" for method in args.method or ())       # has files of its own
+    report(args.run, [run._replace(suffix=run.suffix + part) for run in runs], args.details)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ TOY = Path("sets/toy")
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    methods = "\n".join(f"  {name:<20} {method.build.__doc__}" for name, method in METHODS.items())
+    methods = "\n".join(f"  {name:<20} {build.__doc__}" for name, build in METHODS.items())
     parser = argparse.ArgumentParser(description=__doc__, epilog=f"methods:\n{methods}",
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument

@@ -29,21 +29,18 @@ class Run:
     fingerprint: str                   # of the set
     methods: list[str] = field(default_factory=list)     # asked for
     init: str | None = None            # CAV-MAE checkpoint that the backbone starts from
-    backbone: str = "backbone.pt"      # its file, relative to the folder: a variant uses another's
     trained_on: str = ""               # fingerprint of the frozen backbone, once there is one
 
     def write(self) -> None:
         """Write config.json."""
         content = {"config": flatten(self.config), "classes": self.classes,
                    "normalisation": self.normalisation._asdict(), "data": str(self.data),
-                   "fingerprint": self.fingerprint, "methods": self.methods, "init": self.init,
-                   "backbone": self.backbone}
+                   "fingerprint": self.fingerprint, "methods": self.methods, "init": self.init}
         write_file(self.folder / "config.json", (json.dumps(content, indent=1) + "\n").encode())
 
     def path(self, stage: str) -> Path:
         """The file of a stage's trained parameters."""
-        name = self.backbone if stage == "backbone" else f"{stage.replace(' ', '-')}.pt"
-        return self.folder / name
+        return self.folder / f"{stage.replace(' ', '-')}.pt"
 
     def save(self, stage: str, model: nn.Module) -> None:
         """Write what a stage has trained, with what it takes to use it, and forget its state."""
@@ -101,7 +98,7 @@ def read_run(folder: Path) -> Run:
         content = json.loads(path.read_text(encoding="utf-8"))
         return Run(folder, unflatten(content["config"]), content["classes"],
                    Normalisation(**content["normalisation"]), Path(content["data"]),
-                   content["fingerprint"], content["methods"], content["init"], content["backbone"])
+                   content["fingerprint"], content["methods"], content["init"])
     except (ValueError, KeyError, TypeError) as error:      # an InputError too, of a wrong setting
         raise InputError(f"{path}: is not as train.py wrote it ({error}); restore it or train the "
                          f"run again") from error

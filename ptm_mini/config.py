@@ -153,7 +153,6 @@ class TrainConfig:
     audio_mean: float = setting(0.0, "of the log-mel, used where audio_std is set", least=-100)
     audio_std: float = setting(0.0, "likewise; 0: the training split's mean and std")
     fraction: float = setting(1.0, "share of the data for all but the backbone (the paper: 0.3)")
-    full_length: bool = setting(False, "with a fraction, as many steps an epoch as without it")
     bf16: bool = setting(False, "mixed bfloat16 precision, the loss in float32")
     seed: int = setting(0, "of weights, order, augmentation and damage")
 

@@ -1,6 +1,6 @@
 """How good models are in each situation: answers by strategy, scores, and paired differences."""
 import statistics
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -11,7 +11,7 @@ from ptm_mini.config import Situation
 from ptm_mini.data.dataset import PreparedSet
 from ptm_mini.errors import InputError
 from ptm_mini.method.backbone import Backbone
-from ptm_mini.method.damage import EVALUATION_EPOCH, FURTHER_DRAWS, KINDS, Sample
+from ptm_mini.method.damage import EVALUATION_EPOCH, FURTHER_DRAWS, Sample
 from ptm_mini.method.prompts import PromptedBackbone, mean_probabilities, select_answers
 from ptm_mini.method.router import Router, pick_situations
 
@@ -20,6 +20,7 @@ STRATEGIES = {"oracle": "each sample's set by its true situation, which a user w
               "concat": "all prompt sets side by side",
               "routed": "the set of the situation that the router picks",
               "lowest_entropy": "of all sets' answers the surest: a reference without a router"}
+Table = dict[str, dict[str, float]]          # {row: {column: number}}
 AVAILABLE = {"both": Situation.COMPLETE, "audio only": Situation.NOISY_IMAGE,
              "image only": Situation.NOISY_AUDIO}     # group of samples: their situation
 
@@ -49,36 +50,30 @@ class Models(NamedTuple):
     methods: dict[str, nn.Module]     # PromptedBackbone, CaseModels, or one model for all samples
     router: Router | None = None
 
-    def answer(self, batch: Sample, strategies: Collection[str] = STRATEGIES) -> Answers:
+    def answer(self, batch: Sample) -> Answers:
         """Answer a batch by every method and strategy.
 
         Each set answers the batch once and strategies select from that; only concat is a pass of
-        its own. A set whose answer no strategy selects is left out.
+        its own.
         """
-        audio, image, situations = batch.audio, batch.image, batch.situation
+        audio, image = batch.audio, batch.image
         tokens, sets, picks = self.backbone.encode(audio, image), None, None
         rows = {"backbone": self.backbone.head(self.backbone.join(*tokens))}
         if self.router is not None:
             picks = pick_situations(self.router(*tokens), audio, image)
-        needed = list(Situation)
-        if not set(strategies) & {"routed", "lowest_entropy"}:
-            needed = situations.unique().tolist() if "oracle" in strategies else []
         for method, model in self.methods.items():
-            if not hasattr(model, "answer"):
+            if isinstance(model, Backbone):                    # one model for all situations
                 rows[method] = model(audio, image)
                 continue
-            logits = torch.stack([model.answer(audio, image, case) if case in needed
-                                  else torch.zeros_like(rows["backbone"]) for case in Situation])
-            if "oracle" in strategies:
-                rows[f"{method} oracle"] = select_answers(logits, situations)
-            if "concat" in strategies and isinstance(model, PromptedBackbone):
-                rows[f"{method} concat"] = model(audio, image)
-            if "routed" in strategies and picks is not None:
-                rows[f"{method} routed"] = select_answers(logits, picks)
-            if "lowest_entropy" in strategies and isinstance(model, PromptedBackbone):
-                rows[f"{method} lowest_entropy"] = select_surest(logits)
-            if isinstance(model, PromptedBackbone) and len(needed) == len(Situation):
+            logits = torch.stack([model.answer(audio, image, case) for case in Situation])
+            rows[f"{method} oracle"] = select_answers(logits, batch.situation)
+            if isinstance(model, PromptedBackbone):
                 sets = logits
+                rows[f"{method} concat"] = model(audio, image)
+            if picks is not None:
+                rows[f"{method} routed"] = select_answers(logits, picks)
+            if isinstance(model, PromptedBackbone):
+                rows[f"{method} lowest_entropy"] = select_surest(logits)
         return Answers(rows, sets, picks)
 
 
@@ -92,7 +87,6 @@ class EvalSplit(NamedTuple):
     """The samples of a split as evaluation damages them, the same way for every model."""
     windows: tuple[PreparedSet, ...]          # of long sounds, whose answers are averaged
     split: str
-    kinds: Collection[str] = tuple(KINDS)     # of damage, that can be drawn
     draws: int = 1                            # of each sample's damage
 
     @property
@@ -159,7 +153,7 @@ def answer_split(answer: Callable[[Sample], dict[str, Tensor]], split: EvalSplit
     rows = split.data.indices(split.split, situation) if rows is None else rows
     draws = 1 if situation == Situation.COMPLETE else split.draws        # COMPLETE draws nothing
     items = [split.item(row, situation, draw) for draw in range(draws) for row in rows.tolist()]
-    loaders = [data.loader(items, BATCH_SIZE, kinds=split.kinds) for data in split.windows]
+    loaders = [data.loader(items, BATCH_SIZE) for data in split.windows]
     found: dict[str, list[Tensor]] = {}
     labels = []
     for batches in zip(*loaders):
@@ -182,21 +176,17 @@ def score_split(answer: Callable[[Sample], dict[str, Tensor]], split: EvalSplit,
 class Results(NamedTuple):
     """The evaluation of a run: a Score for each situation and row of the tables."""
     scores: dict[Situation, dict[str, Score]]
-    sets: dict[str, dict[str, float]]         # accuracy of each prompt set in each situation
-    router: dict[str, dict[str, float]]       # share of a situation that is taken for another
-    available: dict[str, dict[str, Score]]            # undamaged, where samples lack a modality
+    sets: Table                               # accuracy of each prompt set in each situation
+    router: Table                             # share of a situation that is taken for another
+    available: Table                          # accuracy by available modalities, undamaged
 
 
-def evaluate(models: Models, split: EvalSplit,
-             strategies: Collection[str] = STRATEGIES) -> Results:
+def evaluate(models: Models, split: EvalSplit) -> Results:
     """Score every method and strategy in every situation of a split."""
-    def answer_rows(batch: Sample) -> dict[str, Tensor]:
-        return models.answer(batch, strategies).rows
-
     def answer_all(batch: Sample) -> dict[str | Situation, Tensor]:
-        rows, sets, picks = models.answer(batch, strategies)
+        rows, sets, picks = models.answer(batch)
         if sets is not None:
-            rows |= {case: sets[case] for case in Situation}
+            rows |= dict(zip(Situation, sets))
         if picks is not None:
             rows["router"] = F.one_hot(picks, len(Situation)).float()
         return rows
@@ -210,14 +200,18 @@ def evaluate(models: Models, split: EvalSplit,
                 picked.label: float(counts[picked] / len(labels)) for picked in Situation}
         scores = {name: score_logits(logits, labels, rows, len(split.data.rows))
                   for name, logits in answers.items()}
-        for case in [name for name in scores if isinstance(name, Situation)]:
-            accuracy = scores.pop(case).accuracy
-            results.sets.setdefault(case.label, {})[situation.label] = accuracy
+        for case in Situation:
+            if case in scores:
+                accuracy = scores.pop(case).accuracy
+                results.sets.setdefault(case.label, {})[situation.label] = accuracy
         results.scores[situation] = scores
     groups = split.group_by_available_modalities()
     if groups.keys() != {"both"}:
         for name, rows in groups.items():
-            results.available[name] = score_split(answer_rows, split, Situation.COMPLETE, rows)
+            scores = score_split(lambda batch: models.answer(batch).rows, split,
+                                 Situation.COMPLETE, rows)
+            for row, score in scores.items():
+                results.available.setdefault(row, {})[name] = score.accuracy
     return results
 
 
@@ -226,49 +220,39 @@ def average(scores: dict[Situation, dict[str, Score]], row: str) -> float:
     return statistics.fmean(own[row].accuracy for own in scores.values())
 
 
-class Difference(NamedTuple):
-    """A row's average accuracy minus that of the reference row."""
-    by_seed: list[float]
-    standard_error: float | None      # of their mean; None where the seeds' samples differ
-
-
-def paired_differences(runs: list[dict[Situation, dict[str, Score]]], reference: str,
-                       same_samples: bool = True) -> dict[str, Difference]:
+def paired_differences(runs: list[dict[Situation, dict[str, Score]]],
+                       reference: str) -> Table:
     """Compare every row with the reference row, each test sample with itself.
 
-    runs           Results.scores, one a seed, with the same situations and rows
-    same_samples   whether all seeds were evaluated on the same samples
-    """
-    differences = {}
-    for row in next(iter(runs[0].values())):
-        if row != reference:
-            by_seed = [average(scores, row) - average(scores, reference) for scores in runs]
-            error = None
-            if same_samples:
-                error = standard_error([contributions(scores, row, reference) for scores in runs])
-            differences[row] = Difference(by_seed, error)
-    return differences
+    runs     Results.scores, one a seed, with the same samples, situations and rows
+    returns  {row: its difference D and what is known of D's error}
 
-
-def contributions(scores: dict[Situation, dict[str, Score]], row: str, reference: str) -> Tensor:
-    """How far each sample moves the difference D of a row's average from the reference row's.
-
-    With d[s, i] the share of sample i's answers in situation s that are correct minus the same of
-    the reference, and d[s] its mean over the n[s] samples that can be in s: D is the mean of d[s]
+    With d[s, i] the share of sample i's answers in situation s that are correct, minus the same of
+    the reference, and d[s] its mean over the n[s] samples that can be in s, D is the mean of d[s]
     over the S situations, and sample i moves it by
 
-        c[i] = 1 / S * sum over the situations s that i can be in of (d[s, i] - d[s]) / n[s]
+        c[i] = 1 / S * sum over the s that i can be in of (d[s, i] - d[s]) / n[s]
 
-    returns  [samples evaluated] double
+    The n samples are drawn at random, so the standard error is that of a sum,
+    sqrt(n / (n - 1) * sum of c[i]^2); of several seeds c is the mean.
     """
-    d = torch.stack([own[row].correct - own[reference].correct for own in scores.values()])
-    evaluated = ~d.isnan()                                                  # [S, rows of the set]
-    moves = (d - d.nanmean(dim=1, keepdim=True)).nan_to_num(0.0)
-    return (moves / evaluated.sum(dim=1, keepdim=True)).mean(dim=0)[evaluated.any(dim=0)]
-
-
-def standard_error(contributions: list[Tensor]) -> float | None:
-    """sqrt(n / (n - 1) * sum of c[i]^2): the test samples are drawn at random, and of several
-    seeds c is the mean. None for a single sample."""
-    c = torch.stack(contributions).mean(dim=0)
-    return float((len(c) / (len(c) - 1) * c.square().sum()).sqrt()) if len(c) > 1 else None
+    table: Table = {}
+    for row in next(iter(runs[0].values())):
+        if row == reference:
+            continue
+        by_seed, moved = [], []
+        for scores in runs:
+            by_seed.append(average(scores, row) - average(scores, reference))
+            d = torch.stack([own[row].correct - own[reference].correct for own in scores.values()])
+            evaluated = ~d.isnan()                                          # [S, rows of the set]
+            moves = (d - d.nanmean(dim=1, keepdim=True)).nan_to_num(0.0)
+            c = (moves / evaluated.sum(dim=1, keepdim=True)).mean(dim=0)
+            moved.append(c[evaluated.any(dim=0)])
+        table[row] = {"difference": statistics.fmean(by_seed)}
+        if len(runs) > 1:
+            table[row]["spread over seeds"] = statistics.stdev(by_seed)
+        c = torch.stack(moved).mean(dim=0)
+        n = len(c)
+        if n > 1:
+            table[row]["standard error"] = float((n / (n - 1) * c.square().sum()).sqrt())
+    return table

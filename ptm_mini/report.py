@@ -3,7 +3,7 @@ import argparse
 import json
 import logging
 import statistics
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,17 +14,16 @@ from ptm_mini import plots
 from ptm_mini.checkpoint import Run, load_tensors, read_run, run_folders
 from ptm_mini.config import DAMAGES, Situation
 from ptm_mini.data.dataset import PreparedSet
-from ptm_mini.evaluation import (STRATEGIES, Difference, EvalSplit, Models, Results, Score,
-                                 average, evaluate, paired_differences, window_places)
 from ptm_mini.errors import InputError
+from ptm_mini.evaluation import (EvalSplit, Models, Results, Score, Table, average, evaluate,
+                                 paired_differences, window_places)
 from ptm_mini.files import write_file
-from ptm_mini.training import load_models, stages_of, trained_methods
+from ptm_mini.training import load_models, pick_device, stages_of, trained_methods
 
 logger = logging.getLogger(__name__)
 REFERENCE = "prompt oracle"       # the row that others are compared with; else the backbone
 EXAMPLES, ROWS_SHOWN = 5, 4       # samples in the gallery, and rows whose answers it shows
 ACCURACY = (*(situation.label for situation in Situation), "average")
-Table = dict[str, dict[str, float]]          # {row: {column: number}}
 
 
 class OpenRun(NamedTuple):
@@ -46,140 +45,115 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         help="default: a CUDA device if there is one")
 
 
-def open_runs(folder: Path, data: Path | None = None, damage: str | None = None, draws: int = 1,
-              windows: int = 1, methods: list[str] | None = None, features: Path | None = None,
-              workers: int = 2, device: torch.device = torch.device("cpu")) -> list[OpenRun]:
+def open_runs(args: argparse.Namespace, methods: list[str] | None = None, damage: str | None = None,
+              draws: int = 1, windows: int = 1) -> list[OpenRun]:
     """Open a run, or the runs of several seeds in a folder, for evaluation on the test split.
 
-    data     another set, or where the run's own is now; None: where it was
+    args     of add_run_arguments
     damage   a severity in DAMAGES; None: the run's own
     draws    of each sample's damage; windows: of long sounds, whose answers are averaged
-    raises   InputError where the set is another one, or the runs differ in their methods
+    raises   InputError where the set is another one, or the runs differ in set or methods
     """
     if draws < 1:
         raise InputError(f"--draws {draws}: expected 1 or more")
-    opened, suffix = [], f"-windows-{windows}" * (windows > 1) + f"-draws-{draws}" * (draws > 1)
-    for path in run_folders(folder) or [folder]:
+    device, opened = pick_device(args.device), []
+    for path in run_folders(args.run) or [args.run]:
         run = read_run(path)
         config = replace(run.config, damage=DAMAGES[damage]) if damage else run.config
-        sets = tuple(PreparedSet(data or run.data, config, run.normalisation, place, features,
-                                 workers, device) for place in window_places(windows))
+        sets = tuple(PreparedSet(args.data or run.data, config, run.normalisation, place,
+                                 args.features, args.workers, device)
+                     for place in window_places(windows))
         if sets[0].classes != run.classes:
             raise InputError(f"{sets[0].folder}: its classes differ from those of {path}; expected "
                              f"{', '.join(run.classes)}")
-        if data is None and sets[0].fingerprint() != run.fingerprint:
+        if args.data is None and sets[0].fingerprint() != run.fingerprint:
             raise InputError(f"{run.data}: has changed since {path} was trained on it; restore it, "
                              f"or take it as it is with --data {run.data}")
         if lacking := [method for method in run.methods if method not in trained_methods(run)]:
             logger.warning("note: %s has not finished %s; python train.py --resume %s does", path,
                            ", ".join(lacking), path)
-        severity = f"-{damage}" if config != run.config else ""
+        suffix = f"-{damage}" if config != run.config else ""
+        suffix += f"-windows-{windows}" * (windows > 1) + f"-draws-{draws}" * (draws > 1)
         opened.append(OpenRun(run, load_models(run, device, methods),
-                              EvalSplit(sets, "test", draws=draws), severity + suffix))
-        if opened[-1].models.methods.keys() != opened[0].models.methods.keys():
-            raise InputError(f"{path}: has other methods than {opened[0].run.folder}; expected the "
-                             f"same: train what is missing")
+                              EvalSplit(sets, "test", draws=draws), suffix))
+        if (opened[-1].models.methods.keys() != opened[0].models.methods.keys()
+                or sets[0].fingerprint() != opened[0].split.data.fingerprint()):
+            raise InputError(f"{path}: has other methods or another set than "
+                             f"{opened[0].run.folder}; expected the same: train what is missing")
     return opened
 
 
 def report_runs(out: Path, opened: Sequence[tuple[Run, PreparedSet]]) -> None:
     """Evaluate trained runs, one a seed, on the test split, and report them."""
-    runs = [OpenRun(run, load_models(run, data.device), EvalSplit((data,), "test"))
-            for run, data in opened]
-    report(out, runs, STRATEGIES, details=False)
+    report(out, [OpenRun(run, load_models(run, data.device), EvalSplit((data,), "test"))
+                 for run, data in opened])
 
 
-def report(out: Path, runs: Sequence[OpenRun], strategies: Collection[str], details: bool) -> None:
+def report(out: Path, runs: Sequence[OpenRun], details: bool = False) -> None:
     """Evaluate runs, one a seed; print the table of accuracies, write results.json and pictures.
 
     details  print the other tables of results.json too
     """
-    results = [evaluate(run.models, run.split, strategies) for run in runs]
+    results = [evaluate(run.models, run.split) for run in runs]
     tables = [all_tables(run, result) for run, result in zip(runs, results)]
-    same = len({run.split.data.fingerprint() for run in runs}) == 1
-    scores = [result.scores for result in results]
+    shown = {name: [own[name] for own in tables] for name in tables[0]}
     reference = REFERENCE if REFERENCE in tables[0]["accuracy"] else "backbone"
-    differences = paired_differences(scores, reference, same)
-    for name, table in tables[0].items():
-        if details or name == "accuracy":
-            print(f"{TITLES[name]}\n\n{format_table([own[name] for own in tables])}\n")
-    if details and differences:
-        print(f"Average minus that of '{reference}'; the standard error is over the test samples, "
-              f"each compared with itself:\n\n"
-              f"{format_table([summarise(differences)])}\n")
+    shown["differences"] = [paired_differences([result.scores for result in results], reference)]
+    for name, table in shown.items():
+        if table[0] and (details or name == "accuracy"):
+            print(f"{TITLES[name]}\n\n{format_table(table)}\n")
     for run, result, own in zip(runs, results, tables):
-        compared = paired_differences([result.scores], reference)
-        content = {"data": str(run.split.data.folder), "split": run.split.split,
-                   "seed": run.run.config.train.seed, "draws": run.split.draws,
-                   "damage": asdict(run.split.data.config.damage), **own,
-                   "scores": {situation.label: {row: dict(zip(Score._fields[:-1], score))
-                                                for row, score in rows.items()}
-                              for situation, rows in result.scores.items()},
-                   "differences": {row: difference._asdict()
-                                   for row, difference in compared.items()}}
-        write(run.run.folder / f"results{run.suffix}.json", content)
+        write(run.run.folder / f"results{run.suffix}.json", {
+            "data": str(run.split.data.folder), "split": run.split.split,
+            "seed": run.run.config.train.seed, "draws": run.split.draws,
+            "damage": asdict(run.split.data.config.damage), **own,
+            "differences": paired_differences([result.scores], reference),
+            "scores": {situation.label: {row: dict(zip(Score._fields[:-1], score))
+                                         for row, score in rows.items()}
+                       for situation, rows in result.scores.items()}})
         if Situation.COMPLETE in result.scores:
-            write(run.run.folder / f"gallery{run.suffix}.png", gallery(run, strategies))
+            write(run.run.folder / f"gallery{run.suffix}.png", gallery(run))
     if len(runs) > 1:
-        write(out / f"results{runs[0].suffix}.json", {
-            **{name: [own[name] for own in tables] for name in tables[0]},
-            "differences": {row: difference._asdict() for row, difference in differences.items()}})
-    accuracies = [table["accuracy"] for table in tables]
+        write(out / f"results{runs[0].suffix}.json", shown)
     title = f"Test accuracy, {out.resolve().name}{runs[0].suffix}"
-    write(out / f"results{runs[0].suffix}.png", plots.bars(accuracies, title))
+    write(out / f"results{runs[0].suffix}.png", plots.bars(shown["accuracy"], title))
 
 
 TITLES = {"accuracy": "Accuracy:",
           "available": "Accuracy by available modalities, undamaged:",
           "detail": "The worst situation's accuracy, macro-F1, and the cost of one model:",
           "sets": "Each prompt set (row) in each situation (column), accuracy:",
-          "router": "Share of each situation (row) that the router takes for another (column):"}
+          "router": "Share of each situation (row) that the router takes for another (column):",
+          "differences": f"Average minus that of '{REFERENCE}' (else the backbone); the standard "
+                         f"error is over the test samples, each compared with itself:"}
 
 
 def all_tables(run: OpenRun, results: Results) -> dict[str, Table]:
-    """The tables of TITLES that there is something for."""
-    rows = next(iter(results.scores.values()))
+    """The tables of TITLES, but for differences, that there is something for."""
     accuracy, detail = {}, {}
-    for row in rows:
-        scores = [own[row] for own in results.scores.values()]
-        accuracy[row] = {situation.label: own[row].accuracy
-                         for situation, own in results.scores.items()}
-        accuracy[row]["average"] = average(results.scores, row)
-        detail[row] = {"worst": min(score.accuracy for score in scores),
-                       "macro-F1": statistics.fmean(score.macro_f1 for score in scores),
+    for row in next(iter(results.scores.values())):
+        scores = {situation.label: own[row] for situation, own in results.scores.items()}
+        accuracy[row] = {label: score.accuracy for label, score in scores.items()}
+        detail[row] = {"worst": min(accuracy[row].values()),
+                       "macro-F1": statistics.fmean(s.macro_f1 for s in scores.values()),
                        **costs(run, row.split()[0])}
-    tables = {"accuracy": accuracy, "detail": detail,
-              "available": {row: {name: own[row].accuracy
-                                  for name, own in results.available.items()}
-                            for row in next(iter(results.available.values()), {})},
+        accuracy[row]["average"] = average(results.scores, row)
+    tables = {"accuracy": accuracy, "available": results.available, "detail": detail,
               "sets": results.sets, "router": results.router}
     return {name: table for name, table in tables.items() if table}
 
 
 def costs(run: OpenRun, method: str) -> dict[str, float]:
-    """Trainable parameters and kB of one model, and seconds of training an epoch."""
+    """Count one model's trainable parameters, and average the seconds of its training's epochs."""
     stages = [method] if method == "backbone" else [s for s in stages_of(method) if s != "router"]
     seconds = [line["seconds"] for line in run.run.read_log() if line["stage"] in stages]
     first = load_tensors(run.run.path(stages[0]))["weights"]
     return {"parameters": sum(weight.numel() for weight in first.values()),
-            "stored kB": run.run.path(stages[0]).stat().st_size / 1e3,
             "s/epoch": statistics.fmean(seconds) if seconds else 0.0}
 
 
-def summarise(differences: dict[str, Difference]) -> Table:
-    """Tabulate differences from the reference row, in the columns that are known."""
-    table: Table = {}
-    for row, (by_seed, error) in differences.items():
-        table[row] = {"difference": statistics.fmean(by_seed)}
-        if len(by_seed) > 1:
-            table[row]["spread over seeds"] = statistics.stdev(by_seed)
-        if error is not None:
-            table[row]["standard error"] = error
-    return table
-
-
-FORMATS = {"parameters": "{:,.0f}", "stored kB": "{:,.0f}", "s/epoch": "{:.1f}",
-           "difference": "{:+.3f}"}     # of columns without a spread
+# Of columns without a spread over seeds.
+FORMATS = {"parameters": "{:,.0f}", "s/epoch": "{:.1f}", "difference": "{:+.3f}"}
 
 
 def format_table(tables: Sequence[Table], corner: str = "",
@@ -203,18 +177,23 @@ def format_table(tables: Sequence[Table], corner: str = "",
     return "\n".join([lines[0], f"|{'|'.join(rule)}|", *lines[1:]])
 
 
+def pick_samples(split: EvalSplit, count: int) -> list[int]:
+    """Pick samples with sound and image for a picture, spread over the split."""
+    complete = split.data.indices(split.split, Situation.COMPLETE)
+    return complete[torch.linspace(0, len(complete) - 1, min(count, len(complete))).round().long()
+                    ].tolist()
+
+
 @torch.no_grad()
-def gallery(run: OpenRun, strategies: Collection[str]) -> bytes:
+def gallery(run: OpenRun) -> bytes:
     """Draw a few test samples before and after each damage, with the first rows' answers. PNG"""
     split, classes = run.split, run.run.classes
-    complete = split.data.indices(split.split, Situation.COMPLETE)
-    spread = torch.linspace(0, len(complete) - 1, min(EXAMPLES, len(complete))).round().long()
-    samples = complete[spread].tolist()
+    samples = pick_samples(split, EXAMPLES)
     rows = [(split.data.rows[sample].label, {}) for sample in samples]
     for situation in Situation:
         items = [split.item(sample, situation) for sample in samples]
         batch, = split.data.loader(items, len(items))
-        answers = run.models.answer(batch.to(split.data.device), strategies).rows
+        answers = run.models.answer(batch.to(split.data.device)).rows
         for i, (label, cells) in enumerate(rows):
             lines = []
             for name in list(answers)[:ROWS_SHOWN]:

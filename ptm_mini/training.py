@@ -5,7 +5,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from statistics import fmean
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,25 +26,24 @@ from ptm_mini.method.router import Router
 
 logger = logging.getLogger(__name__)
 EVERY = tuple(Situation)
-EACH = tuple((situation,) for situation in Situation)
+# What is trained on the frozen backbone: (backbone, config, generator) -> a trainable model.
+METHODS: dict[str, Callable[..., nn.Module]] = {
+    "prompt": prompt, "head": baselines.head, "lora": baselines.lora, "adapter": baselines.adapter,
+    "scale_shift": baselines.scale_shift, "full_per_situation": baselines.full,
+    "full_mixed": baselines.full}
 
 
-class Method(NamedTuple):
-    """What is trained on the frozen backbone."""
-    build: Callable[..., nn.Module]       # (backbone, config, generator) -> a trainable model
-    cases: tuple[tuple[Situation, ...], ...] = EACH     # a model each: its training situations
-
-    def stages(self, name: str) -> list[str]:
-        """Name a stage for each case."""
-        if len(self.cases) == 1:
-            return [name]
-        return [f"{name} {case[0].label}" for case in self.cases]
+def cases_of(method: str) -> dict[str, tuple[Situation, ...]]:
+    """{stage: its training situations}: a model for each situation, or one for all of them"""
+    if method == "full_mixed":
+        return {method: EVERY}
+    return {f"{method} {situation.label}": (situation,) for situation in Situation}
 
 
-METHODS = {"prompt": Method(prompt), "head": Method(baselines.head), "lora": Method(baselines.lora),
-           "adapter": Method(baselines.adapter), "scale_shift": Method(baselines.scale_shift),
-           "full_per_situation": Method(baselines.full),
-           "full_mixed": Method(baselines.full, cases=(EVERY,))}
+def stages_of(method: str) -> list[str]:
+    """Name all stages of a method; a run has it when it has a file for each."""
+    later = ["prompt together", "router"] if method == "prompt" else []
+    return [*cases_of(method), *later]
 
 
 def private_settings(*methods: str) -> tuple[str, ...]:
@@ -74,7 +72,8 @@ def fit(run: Run, name: str, model: nn.Module, data: PreparedSet, situations: Se
     samples = TrainingSamples(data, situations, 1.0 if name == "backbone" else settings.fraction)
     split, device = EvalSplit((data,), "val"), data.device
     parameters = trainable(model.to(device))        # no dropout: train and eval mode are alike
-    if not any(p.numel() for p in parameters.values()):
+    count = sum(p.numel() for p in parameters.values())
+    if not count:
         raise InputError(f"{name}: nothing is trainable; expected prompts.length above 0 and a "
                          f"place for prompts, or tune_head=true")
     steps = math.ceil(len(samples) / stage.batch_size) * stage.epochs
@@ -96,7 +95,7 @@ def fit(run: Run, name: str, model: nn.Module, data: PreparedSet, situations: Se
 
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    logger.info("%s: %s", name, describe(parameters))
+    logger.info("%s: %s trainable parameters", name, f"{count:,}")
     first, best, best_weights = 1, None, copy_tensors(parameters)
     if run.state_path(name).exists():                  # a killed run resumes, to the same bytes
         state = load_tensors(run.state_path(name))
@@ -151,15 +150,6 @@ def make_optimizer(parameters: dict[str, Tensor], stage: StageConfig, steps: int
     return optimizer, scheduler
 
 
-def describe(parameters: dict[str, Tensor]) -> str:
-    """Say what is about to be trained: by count and, where the list is short, by name."""
-    total = f"{sum(p.numel() for p in parameters.values()):,} trainable parameters"
-    if len(parameters) > 12:
-        return f"{total} in {len(parameters)} tensors"
-    return f"{total}: " + ", ".join(f"{name} {'x'.join(map(str, p.shape))}"
-                                    for name, p in parameters.items() if p.numel())
-
-
 def train(run: Run, name: str, model: nn.Module, data: PreparedSet, situations: Sequence[Situation],
           rate_shares: dict[str, float] | None = None) -> nn.Module:
     """Train one model, or load it where the run has it. Arguments as of `fit`."""
@@ -185,10 +175,10 @@ def train_backbone(run: Run, data: PreparedSet) -> Backbone:
 def train_cases(run: Run, method: str, backbone: Backbone, data: PreparedSet) -> list[nn.Module]:
     """Train a method's models on the frozen backbone, one for each of its cases."""
     models = []
-    for stage, case in zip(METHODS[method].stages(method), METHODS[method].cases):
-        generator = weights_generator(run.config.train.seed, case[0])
-        model = METHODS[method].build(backbone, run.config, generator)
-        models.append(train(run, stage, model, data, case))
+    for stage, situations in cases_of(method).items():
+        generator = weights_generator(run.config.train.seed, situations[0])
+        model = METHODS[method](backbone, run.config, generator)
+        models.append(train(run, stage, model, data, situations))
     return models
 
 
@@ -234,12 +224,6 @@ def assemble(models: Sequence[nn.Module]) -> nn.Module:
     return CaseModels(list(models))
 
 
-def stages_of(method: str) -> list[str]:
-    """Name all stages of a method; the run has it when it has a file for each."""
-    later = ["prompt together", "router"] if method == "prompt" else []
-    return METHODS[method].stages(method) + later
-
-
 def trained_methods(run: Run) -> list[str]:
     return [name for name in METHODS if all(run.path(stage).exists() for stage in stages_of(name))]
 
@@ -252,21 +236,20 @@ def load_models(run: Run, device: torch.device, methods: Sequence[str] | None = 
     """
     backbone = Backbone(run.config, len(run.classes))
     run.load("backbone", backbone)
-    freeze(backbone).to(device)
     run.trained_on = fingerprint(backbone)
+    freeze(backbone).to(device)
     trained, found, router = trained_methods(run), {}, None
     for method in trained if methods is None else methods:
         if method not in trained:
             raise InputError(f"--method {method}: {run.folder} has not trained it; train it with  "
                              f"python train.py --out {run.folder} --method {method}")
-        models = [METHODS[method].build(backbone, run.config, torch.Generator())
-                  for _ in METHODS[method].cases]
-        found[method] = assemble(models)
+        models = {stage: METHODS[method](backbone, run.config, torch.Generator())
+                  for stage in cases_of(method)}
+        found[method] = assemble(list(models.values()))
         if method == "prompt":
-            run.load("prompt together", found[method])
-        else:
-            for stage, model in zip(METHODS[method].stages(method), models):
-                run.load(stage, model)
+            models = {"prompt together": found[method]}
+        for stage, model in models.items():
+            run.load(stage, model)
         freeze(found[method]).to(device)
     if "prompt" in trained:
         router = Router(run.config.model.width)

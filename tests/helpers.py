@@ -162,8 +162,8 @@ def random_models(config: Config, methods: Sequence[str] = tuple(training.METHOD
     backbone = random_backbone(config, generator)
     router = shake(Router(config.model.width), generator)
     models = {name: training.assemble([
-        shake(training.METHODS[name].build(backbone, config, generator), generator)
-        for _ in training.METHODS[name].cases]) for name in methods}
+        shake(training.METHODS[name](backbone, config, generator), generator)
+        for _ in training.cases_of(name)]) for name in methods}
     for model in models.values():
         model.eval().requires_grad_(False)
     return Models(backbone, models, router)

@@ -36,6 +36,12 @@ def test_what_is_saved_is_loaded_frozen(run_folder: Path) -> None:
         assert not model.training
 
 
+def test_all_that_is_loaded_is_on_the_device(run_folder: Path) -> None:
+    models = load_models(read_run(run_folder), torch.device("meta"))
+    for model in (models.backbone, models.router, *models.methods.values()):
+        assert {tensor.device.type for tensor in model.state_dict().values()} == {"meta"}
+
+
 def test_only_what_was_trained_is_saved(run_folder: Path) -> None:
     """With the fingerprint of its backbone, the settings, the classes and the normalisation."""
     backbone = Backbone(CONFIG, 3)
@@ -57,7 +63,7 @@ def test_a_prompt_set_is_small() -> None:
     """At the default size well under a megabyte, the head included."""
     with torch.device("meta"):
         backbone = Backbone(PRESETS["tiny"], 10)
-    model = METHODS["prompt"].build(backbone, PRESETS["tiny"], torch.Generator())
+    model = METHODS["prompt"](backbone, PRESETS["tiny"], torch.Generator())
     count = sum(p.numel() for p in trainable(model).values())
     assert count == 8 * 128 * 2 * (4 + 1) + 2 * 128 + 10 * 128 + 10
     assert 4 * count < 250_000

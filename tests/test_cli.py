@@ -144,11 +144,11 @@ def test_another_evaluation_is_written_beside_the_first(copied: Path) -> None:
     assert windows["complete"] != first["complete"]
 
 
-def test_methods_and_strategies_can_be_chosen(copied: Path, capsys: CaptureFixture) -> None:
-    evaluate_run(copied, "--method", "lora", "prompt", "--strategy", "routed", "oracle")
+def test_methods_can_be_chosen(copied: Path, capsys: CaptureFixture) -> None:
+    evaluate_run(copied, "--method", "lora", "full_mixed")
     assert rows_of(capsys.readouterr().out) == ["backbone", "lora oracle", "lora routed",
-                                                "prompt oracle", "prompt routed"]
-    assert "lora routed" in read_results(copied, "-lora-prompt-routed-oracle")["accuracy"]
+                                                "full_mixed"]
+    assert "lora routed" in read_results(copied, "-lora-full_mixed")["accuracy"]
 
 
 def test_missing_modalities_end_to_end(missing_set: Path, tmp_path: Path,
@@ -203,7 +203,7 @@ def test_help_explains_methods_and_strategies(capsys: CaptureFixture, command: o
 @pytest.mark.parametrize("command, arguments, words", [
     (train_command, "--method promt", ["--method", "promt", "prompt"]),
     (train_command, "--epohcs 3", ["--epohcs"]), (eval_command, "", ["run"]),
-    (eval_command, "run --strategy best", ["--strategy", "routed"])])
+    (eval_command, "run --damage mild", ["--damage", "paper"])])
 def test_an_unknown_flag_or_word_is_named(capsys: CaptureFixture, command: object, arguments: str,
                                           words: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:

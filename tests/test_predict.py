@@ -13,7 +13,6 @@ from PIL import Image
 from pytest import CaptureFixture, LogCaptureFixture, MonkeyPatch
 
 import ptm_mini
-from ptm_mini import predict
 from ptm_mini.config import Situation
 from ptm_mini.data.dataset import PreparedSet, collate
 from ptm_mini.predict import Answer, Predictor, explain
@@ -34,14 +33,12 @@ def in_class_order(answer: Answer) -> list[float]:
 
 
 @torch.no_grad()
-def test_a_split_is_answered_as_in_its_evaluation(model: Predictor, data: PreparedSet,
-                                                  monkeypatch: MonkeyPatch) -> None:
-    """By the routed prompts, and in batches of whatever size."""
-    monkeypatch.setattr(predict, "BATCH_SIZE", 4)
+def test_a_split_is_answered_as_in_its_evaluation(model: Predictor, data: PreparedSet) -> None:
+    """By the routed prompts."""
     rows = data.indices("test").tolist()
     expected = model.models.answer(collate([data.sample(row) for row in rows]))
     pairs = [(data.root / data.rows[row].audio, data.root / data.rows[row].image) for row in rows]
-    answers = list(model.predict_many(pairs))
+    answers = [model.predict(*pair) for pair in pairs]
     found = torch.tensor([in_class_order(answer) for answer in answers])
     assert torch.allclose(found, expected.rows["prompt routed"].softmax(dim=1), atol=1e-5)
     assert [answer.situation for answer in answers] == expected.picks.tolist()
@@ -76,7 +73,7 @@ def test_a_side_left_out_is_a_missing_modality(model: Predictor, pair: tuple[Pat
     assert explain(only_audio) == "prompts: noisy_image, since no image is given"
     assert explain(only_image) == "prompts: noisy_audio, since no audio is given"
     prepared = model.prepare(None, image)
-    assert not prepared.audio.any() and prepared.missing == Situation.NOISY_AUDIO
+    assert not prepared.audio.any()
     with torch.no_grad():
         prompts = model.models.methods["prompt"]
         logits = prompts.answer(prepared.audio, prepared.image[None], Situation.NOISY_AUDIO)
@@ -87,9 +84,8 @@ def test_a_side_left_out_is_a_missing_modality(model: Predictor, pair: tuple[Pat
     ({}, "neither audio nor image is given; expected at least one"),
     ({"audio": "gone.wav"}, "gone.wav: no such file; expected a WAV, FLAC or OGG file"),
     ({"image": "gone.png"}, "gone.png: no such file; expected an image"),
-    ({"audio": 3}, "audio: int; expected a path"),
-    ({"audio": (np.zeros(9000, "int16"), 16000)}, "audio: int16 [9000]; expected"),
-    ({"image": np.zeros((9, 9))}, "image: float64 [9, 9]; expected a path, a Pillow image or")])
+    ({"audio": (np.zeros(9000, "int16"), 16000)}, "audio: int16; expected"),
+    ({"image": np.zeros((9, 9))}, "its pixels have no set range")])
 def test_what_can_not_be_read_is_refused(model: Predictor, arguments: dict, message: str) -> None:
     assert message in refusal(model.predict, **arguments)
 
@@ -103,7 +99,7 @@ def test_several_windows_are_averaged(run_folder: Path, model: Predictor,
     answer = averaging.predict((wave, rate), pair[1])
     prepared = averaging.prepare((wave, rate), pair[1])
     assert torch.equal(prepared.audio[0], model.prepare((wave, rate), pair[1]).audio[0])
-    each = [model.answer([prepared._replace(audio=window[None])])[0] for window in prepared.audio]
+    each = [model.answer(prepared._replace(audio=window[None])) for window in prepared.audio]
     assert not torch.equal(prepared.audio[1], prepared.audio[2])
     mean = np.mean([in_class_order(one) for one in each], axis=0)
     assert in_class_order(answer) == pytest.approx(mean.tolist(), abs=1e-5)
@@ -137,10 +133,9 @@ def test_json_and_a_picture(run_folder: Path, model: Predictor, pair: tuple[Path
 
 
 def test_many_pairs_from_a_csv_file(run_folder: Path, model: Predictor, small_set: Path,
-                                    tmp_path: Path, monkeypatch: MonkeyPatch,
+                                    tmp_path: Path,
                                     caplog: LogCaptureFixture) -> None:
     """Paths are relative to the file; a pair that can't be answered says why."""
-    monkeypatch.setattr(predict, "BATCH_SIZE", 3)
     (tmp_path / "text.wav").write_text("no sound")
     (tmp_path / "a.wav").write_bytes((small_set / "test-bell-0.wav").read_bytes())
     image = str(small_set / "test-bell-0.png")

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import evaluate_run, files_of, read_results, refusal
+from helpers import evaluate_run, failure, files_of, read_results
 from pytest import CaptureFixture
 
 from ptm_mini.checkpoint import read_run
 from ptm_mini.config import Situation
-from ptm_mini.evaluation import Difference
-from ptm_mini.report import Table, format_table, open_runs, summarise
+from ptm_mini.evaluation import Table
+from ptm_mini.report import format_table
 
 
 def accuracies(shift: float = 0.0) -> Table:
@@ -32,17 +32,6 @@ def test_tables_by_hand() -> None:
 | prompt oracle | 1.000±0.000 | 0.988±0.000 |"""
 
 
-def test_differences_by_hand() -> None:
-    assert summarise({"head": Difference([0.1], None)}) == {"head": {"difference": 0.1}}
-    table = summarise({"backbone": Difference([-0.15, -0.25, -0.35], 0.15),
-                       "lora oracle": Difference([0.6, -0.1, 0.1], 0.05)})
-    assert format_table([table]) == """\
-|             | difference | spread over seeds | standard error |
-|-------------|-----------:|------------------:|---------------:|
-| backbone    |     -0.250 |             0.100 |          0.150 |
-| lora oracle |     +0.200 |             0.361 |          0.050 |"""
-
-
 def test_results_agree_with_one_another(seeds_folder: Path) -> None:
     results = read_results(seeds_folder / "seed-0")
     labels = [situation.label for situation in Situation]
@@ -55,9 +44,9 @@ def test_results_agree_with_one_another(seeds_folder: Path) -> None:
         assert results["detail"][row]["worst"] == min(scores)
         if row != "prompt oracle":
             difference = results["differences"][row]
-            assert difference["by_seed"] == [
-                pytest.approx(accuracy["average"] - reference["average"])]
-            assert 0 <= difference["standard_error"] < 0.3
+            assert difference["difference"] == pytest.approx(
+                accuracy["average"] - reference["average"])
+            assert 0 <= difference["standard error"] < 0.3
     for label in labels:
         assert results["sets"][label][label] == reference[label]
         assert sum(results["router"][label].values()) == pytest.approx(1)
@@ -68,10 +57,8 @@ def test_the_costs_are_those_of_one_model(seeds_folder: Path) -> None:
     detail = read_results(folder)["detail"]
     for row, name in (("backbone", "backbone"), ("lora routed", "lora-complete"),
                       ("prompt concat", "prompt-complete")):
-        path = folder / f"{name}.pt"
-        weights = torch.load(path)["weights"].values()
+        weights = torch.load(folder / f"{name}.pt")["weights"].values()
         assert detail[row]["parameters"] == sum(weight.numel() for weight in weights)
-        assert detail[row]["stored kB"] == path.stat().st_size / 1e3
     log = read_run(folder).read_log()
     seconds = [line["seconds"] for line in log if line["stage"].startswith("prompt")]
     assert detail["prompt oracle"]["s/epoch"] == pytest.approx(sum(seconds) / 5)
@@ -96,15 +83,16 @@ def test_several_seeds_are_reported_together(seeds_folder: Path) -> None:
     alone = [read_results(seeds_folder / f"seed-{seed}") for seed in (0, 1)]
     for name in ("accuracy", "detail", "sets", "router"):
         assert together[name] == [own[name] for own in alone]
-    for row, difference in together["differences"].items():
+    for row, difference in together["differences"][0].items():
         each = [own["differences"][row] for own in alone]
-        assert difference["by_seed"] == [one["by_seed"][0] for one in each]
-        assert difference["standard_error"] <= max(one["standard_error"] for one in each)
+        assert difference["difference"] == pytest.approx(sum(one["difference"] for one in each) / 2)
+        assert difference["standard error"] <= max(one["standard error"] for one in each)
 
 
-def test_runs_with_other_methods_are_not_reported_together(seeds_folder: Path,
-                                                           tmp_path: Path) -> None:
+def test_runs_with_other_methods_are_not_reported_together(
+        seeds_folder: Path, tmp_path: Path, capsys: CaptureFixture) -> None:
     copied = shutil.copytree(seeds_folder, tmp_path / "seeds")
     (copied / "seed-1" / "lora-complete.pt").unlink()
-    assert f"{copied / 'seed-1'}: has other methods than {copied / 'seed-0'}" in refusal(
-        open_runs, copied)
+    line, status = failure(capsys, evaluate_run, copied)
+    assert status == 2
+    assert f"{copied / 'seed-1'}: has other methods or another set than {copied / 'seed-0'}" in line

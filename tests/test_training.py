@@ -11,11 +11,12 @@ from helpers import (CONFIG, FLAGS, break_off, edit, failure, files_of, random_b
 from pytest import CaptureFixture, LogCaptureFixture, MonkeyPatch
 
 from ptm_mini import training
-from ptm_mini.checkpoint import Run, fingerprint, trainable
+from ptm_mini.checkpoint import Run, fingerprint
 from ptm_mini.config import Situation, change
 from ptm_mini.data.dataset import PreparedSet
 from ptm_mini.evaluation import Score
-from ptm_mini.training import METHODS, describe, pick_device
+from ptm_mini.training import METHODS, pick_device
+
 
 @pytest.fixture
 def run(tmp_path: Path, data: PreparedSet) -> Run:
@@ -51,16 +52,14 @@ def test_the_best_epoch_is_kept_over_an_interruption(run: Run, data: PreparedSet
 
 def test_each_epoch_is_a_line_and_what_trains_is_named(run: Run, data: PreparedSet,
                                                        caplog: LogCaptureFixture) -> None:
-    model = METHODS["head"].build(random_backbone(CONFIG, generator()), CONFIG, generator())
+    model = METHODS["head"](random_backbone(CONFIG, generator()), CONFIG, generator())
     run.config = change(CONFIG, {"train.head.epochs": 2})
     with caplog.at_level(logging.INFO):
         training.train(run, "head noisy_both", model, data, [Situation.NOISY_BOTH])
     first, one, two = caplog.messages
-    assert first == ("head noisy_both: 83 trainable parameters: head.0.weight 16, head.0.bias 16, "
-                     "head.1.weight 3x16, head.1.bias 3")
+    assert first == "head noisy_both: 83 trainable parameters"
     line = r"head noisy_both +epoch +{}/2 +loss \d\.\d{{4}} +validation [01]\.\d{{4}} +\d+\.\d s"
     assert re.fullmatch(line.format(1), one) and re.fullmatch(line.format(2), two)
-    assert describe(trainable(random_backbone(CONFIG, generator()))).endswith(" tensors")
 
 
 def test_training_together_reaches_all_prompt_sets(run_folder: Path) -> None:

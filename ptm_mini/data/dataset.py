@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -27,7 +27,7 @@ from ptm_mini.data.image import normalise, read_image
 from ptm_mini.data.manifest import read_set
 from ptm_mini.errors import InputError
 from ptm_mini.files import whole_file
-from ptm_mini.method.damage import KINDS, Sample, damage_sample, seeded_generator
+from ptm_mini.method.damage import Sample, damage_sample, is_training, seeded_generator
 
 logger = logging.getLogger(__name__)
 FRONT_END = 1            # goes up when files are decoded in another way
@@ -40,8 +40,11 @@ class Normalisation(NamedTuple):
     std: float
 
 
-class PreparedSet:
-    """A set opened for a Config: rows, K classes and, by row, labels [n] and missing [n]."""
+class PreparedSet(Dataset):
+    """A set opened for a Config: rows, K classes and, by row, labels [n] and missing [n].
+
+    Its items are (row, epoch, situation): the draws of their damage belong to all three.
+    """
 
     def __init__(self, folder: Path, config: Config, normalisation: Normalisation | None = None,
                  place: float = 0.0, features: Path | None = None, workers: int = 1,
@@ -56,7 +59,9 @@ class PreparedSet:
         self.folder, self.device = folder.resolve(), device
         self.root, self.rows, self.classes = read_set(folder)
         self.labels = torch.tensor([self.classes.index(row.label) for row in self.rows])
-        self.missing = torch.tensor([missing_situation(row.audio, row.image) for row in self.rows])
+        self.missing = torch.tensor([Situation.NOISY_AUDIO * (not row.audio)
+                                     | Situation.NOISY_IMAGE * (not row.image)
+                                     for row in self.rows])
         cache = features or self.folder / "features"
         self.audio = Features(cache, "audio", [row.audio for row in self.rows], self.root,
                               partial(read_log_mel, config=config.audio, place=place),
@@ -93,6 +98,14 @@ class PreparedSet:
                                     self.normalisation)
         return Sample(audio, image, self.missing[row], self.labels[row], self.rows[row].id)
 
+    def __getitem__(self, item: tuple[int, int, Situation]) -> Sample:
+        """Return a damaged sample; in training it is augmented first."""
+        row, epoch, situation = item
+        sample, config = self.sample(row), self.config
+        if is_training(epoch):
+            sample = augment(sample, config.train, epoch)
+        return damage_sample(sample, situation, config.damage, config.train.seed, epoch)
+
     def compute_normalisation(self, train: TrainConfig) -> Normalisation:
         """The settings' where they fix it, else mean and std of the training sounds, in double."""
         if train.audio_std:
@@ -108,12 +121,10 @@ class PreparedSet:
             raise InputError("split 'train': all its audio is silent; expected some sound")
         return Normalisation(mean, variance ** 0.5)
 
-    def loader(self, items: Sequence[tuple[int, int, Situation]], batch_size: int,
-               augmented: bool = False, kinds: Collection[str] = tuple(KINDS)) -> DataLoader:
-        """Make the batches of items (row, epoch, situation), in their order; each is a Sample."""
+    def loader(self, items: Sequence[tuple[int, int, Situation]], batch_size: int) -> DataLoader:
+        """Make the batches of items, in their order; each is a Sample."""
         on_gpu = self.device.type == "cuda"
-        return DataLoader(DamagedSamples(self, augmented, kinds), batch_size, sampler=items,
-                          collate_fn=collate, pin_memory=on_gpu,
+        return DataLoader(self, batch_size, sampler=items, collate_fn=collate, pin_memory=on_gpu,
                           num_workers=min(8, os.cpu_count() or 1) if on_gpu else 0)
 
 
@@ -200,11 +211,6 @@ def read_log_mel(source: Sound, config: AudioConfig, place: float = 0.0) -> Tens
     return fbank(read_waveform(source, config, place), config)
 
 
-def missing_situation(audio: object, image: object) -> Situation:
-    """The situation that follows from a missing (empty or None) audio or image."""
-    return Situation(Situation.NOISY_AUDIO * (not audio) | Situation.NOISY_IMAGE * (not image))
-
-
 def warn_if_truncated(data: PreparedSet) -> None:
     """Say so where most of the sounds are longer than the used part."""
     limit, names = data.config.audio.seconds, sorted({row.audio for row in data.rows} - {""})
@@ -229,20 +235,6 @@ def model_inputs(log_mel: Tensor | None, pixels: Tensor | None, config: Config,
     return audio, image if pixels is None else normalise(pixels)
 
 
-class DamagedSamples(Dataset):
-    """Samples by (row, epoch, situation): the draws of their damage belong to all three."""
-
-    def __init__(self, data: PreparedSet, augmented: bool, kinds: Collection[str]):
-        self.data, self.augmented, self.kinds = data, augmented, kinds
-
-    def __getitem__(self, item: tuple[int, int, Situation]) -> Sample:
-        row, epoch, situation = item
-        config, sample = self.data.config, self.data.sample(row)
-        if self.augmented:
-            sample = augment(sample, config.train, epoch)
-        return damage_sample(sample, situation, config.damage, config.train.seed, epoch, self.kinds)
-
-
 def collate(samples: list[Sample]) -> Sample:
     """Stack samples to a batch."""
     *tensors, ids = zip(*samples)
@@ -263,38 +255,33 @@ def augment(sample: Sample, train: TrainConfig, epoch: int) -> Sample:
 class TrainingSamples:
     """The training samples that can be in some situations, or a fraction of each of their classes.
 
-    They come in passes, each in an order and with damage of its own. An epoch is a pass; with
-    train.full_length it has as many samples as without the fraction, so it takes several passes.
+    They come in epochs, each in an order and with damage of its own.
     """
 
     def __init__(self, data: PreparedSet, situations: Sequence[Situation], fraction: float = 1.0):
         possible = data.indices("train", Situation(reduce(or_, situations)))
         self.data, self.situations = data, situations
         self.rows = take_fraction(possible, data.labels, fraction, data.config.train.seed)
-        self.length = len(possible) if data.config.train.full_length else len(self.rows)
 
     def __len__(self) -> int:
-        return self.length
+        return len(self.rows)
 
     def items(self, epoch: int, order: str | None = None) -> list[tuple[int, int, Situation]]:
-        """List an epoch's (row, pass, situation), each situation drawn; order None: the set's."""
-        seed, n, first = self.data.config.train.seed, len(self.rows), (epoch - 1) * self.length
-        items = []
-        for number in range(first // n + 1, (first + self.length - 1) // n + 2):        # passes
-            rows = self.rows
-            if order is not None:
-                rows = rows[seeded_generator(seed, number, order).permutation(n)]
-            for row in rows.tolist():
-                drawn = 0
-                if len(self.situations) > 1:
-                    name = f"situation {self.data.rows[row].id}"
-                    drawn = seeded_generator(seed, number, name).integers(len(self.situations))
-                items.append((row, number, self.situations[drawn]))
-        return items[first % n:][:self.length]
+        """List (row, epoch, situation), each situation drawn; order None: the set's."""
+        seed, rows, items = self.data.config.train.seed, self.rows, []
+        if order is not None:
+            rows = rows[seeded_generator(seed, epoch, order).permutation(len(rows))]
+        for row in rows.tolist():
+            drawn = 0
+            if len(self.situations) > 1:
+                name = f"situation {self.data.rows[row].id}"
+                drawn = seeded_generator(seed, epoch, name).integers(len(self.situations))
+            items.append((row, epoch, self.situations[drawn]))
+        return items
 
     def loader(self, batch_size: int, epoch: int, order: str | None = None) -> DataLoader:
         """Make an epoch's batches."""
-        return self.data.loader(self.items(epoch, order), batch_size, augmented=True)
+        return self.data.loader(self.items(epoch, order), batch_size)
 
 
 def take_fraction(rows: Tensor, labels: Tensor, share: float, seed: int) -> Tensor:

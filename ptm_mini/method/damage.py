@@ -9,12 +9,12 @@ seeded_generator(seed, epoch, name), where the name is
     "shift " + its id             how far augmentation moves its audio, then its image
     the name of a stage           the order of an epoch's samples, such as "prompt noisy_audio"
 
-Training's epochs count from 1 (with train.full_length, passes over the fraction of the samples);
-evaluation is epoch 0, and further draws d = 1, 2, .. of its damage are epochs FURTHER_DRAWS + d.
+Training's epochs count from 1; evaluation is epoch 0, and further draws d = 1, 2, .. of its damage
+are epochs FURTHER_DRAWS + d.
 Drawn once: weights (weights_generator), the fraction of the training samples (default_rng(seed)).
 """
 import hashlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +26,11 @@ from torch.nn import functional as F
 from ptm_mini.config import DamageConfig, Situation
 
 EVALUATION_EPOCH, FURTHER_DRAWS = 0, 2**40
+
+
+def is_training(epoch: int) -> bool:
+    """Whether an epoch is one of training, in which samples are augmented too."""
+    return EVALUATION_EPOCH < epoch < FURTHER_DRAWS
 
 
 def seeded_generator(seed: int, epoch: int, name: str) -> Generator:
@@ -109,11 +114,11 @@ KINDS = {"audio_gaussian": Kind(draw_noise, torch.add),
          "missing": Kind(lambda *_: None, lambda x, _: torch.zeros_like(x))}    # of either modality
 
 
-def draw_damage(sample: Sample, situation: Situation, damage: DamageConfig, seed: int, epoch: int,
-                kinds: Collection[str] = tuple(KINDS)) -> dict[str, tuple[str, Any]]:
+def draw_damage(sample: Sample, situation: Situation, damage: DamageConfig, seed: int,
+                epoch: int) -> dict[str, tuple[str, Any]]:
     """Draw the damage of a sample that is put into a situation; a missing modality stays all 0.
 
-    kinds    that can be drawn, each as likely; "missing" never is in NOISY_BOTH
+    Each kind is as likely, but "missing" never is in NOISY_BOTH.
     returns  {"audio" or "image": (name of the kind, its draws)}
     """
     generator, drawn = seeded_generator(seed, epoch, sample.id), {}
@@ -121,18 +126,18 @@ def draw_damage(sample: Sample, situation: Situation, damage: DamageConfig, seed
     strengths = damage.both if both else damage.alone
     for modality, bit in (("audio", Situation.NOISY_AUDIO), ("image", Situation.NOISY_IMAGE)):
         if situation & bit & ~int(sample.situation):
-            possible = [kind for kind in KINDS if kind in kinds and
-                        (kind.startswith(modality) or kind == "missing" and not both)]
+            possible = [kind for kind in KINDS
+                        if kind.startswith(modality) or kind == "missing" and not both]
             kind = possible[generator.integers(len(possible))]
             strength, shape = getattr(strengths, kind, None), getattr(sample, modality).shape
             drawn[modality] = kind, KINDS[kind].draw(strength, shape, generator)
     return drawn
 
 
-def damage_sample(sample: Sample, situation: Situation, damage: DamageConfig, seed: int, epoch: int,
-                  kinds: Collection[str] = tuple(KINDS)) -> Sample:
+def damage_sample(sample: Sample, situation: Situation, damage: DamageConfig, seed: int,
+                  epoch: int) -> Sample:
     """Damage a sample (arguments as of draw_damage); its situation joins what is missing."""
-    drawn = draw_damage(sample, situation, damage, seed, epoch, kinds)
+    drawn = draw_damage(sample, situation, damage, seed, epoch)
     damaged = {modality: KINDS[kind].apply(getattr(sample, modality), draws)
                for modality, (kind, draws) in drawn.items()}
     return sample._replace(**damaged, situation=sample.situation | situation)

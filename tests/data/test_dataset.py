@@ -15,11 +15,11 @@ from torch.utils.data import DataLoader
 
 from ptm_mini.config import Situation, override
 from ptm_mini.data import dataset
-from ptm_mini.data.dataset import (DamagedSamples, Normalisation, PreparedSet, TrainingSamples,
-                                   collate, take_fraction, warn_if_truncated)
+from ptm_mini.data.dataset import (Normalisation, PreparedSet, TrainingSamples, augment, collate,
+                                   take_fraction, warn_if_truncated)
 from ptm_mini.data.image import normalise
 from ptm_mini.errors import InputError
-from ptm_mini.method.damage import KINDS, Sample, damage_sample
+from ptm_mini.method.damage import Sample, damage_sample
 
 COMPLETE, AUDIO, IMAGE, BOTH = Situation
 SOUNDS = ["0.wav", "1.wav", "2.wav", "3.wav", "5.wav"]
@@ -193,17 +193,21 @@ def test_the_fingerprint_is_that_of_the_content(six: Path, tmp_path: Path) -> No
 def test_workers_make_the_same_bytes(data: PreparedSet, workers: int) -> None:
     """For a GPU; here the loader makes them itself, as `loader` does."""
     items = TrainingSamples(data, tuple(Situation)).items(3, "prompt")
-    ours = list(DataLoader(DamagedSamples(data, True, tuple(KINDS)), 4, sampler=items,
-                           collate_fn=collate, num_workers=workers))
-    assert len(ours) == 6 and all(map(equal, ours, data.loader(items, 4, augmented=True)))
+    ours = list(DataLoader(data, 4, sampler=items, collate_fn=collate, num_workers=workers))
+    assert len(ours) == 6 and all(map(equal, ours, data.loader(items, 4)))
     assert [id for batch in ours for id in batch.id] == [data.rows[row].id for row, *_ in items]
 
 
-def test_a_batch_is_its_samples_whatever_stands_beside_them(data: PreparedSet) -> None:
-    items = [(row, 5, situation) for row in range(4) for situation in Situation]
+@pytest.mark.parametrize("epoch", [0, 5])
+def test_a_batch_is_its_samples_whatever_stands_beside_them(data: PreparedSet, epoch: int) -> None:
+    """In training, from epoch 1 on, augmented."""
+    items = [(row, epoch, situation) for row in range(4) for situation in Situation]
     batch, = data.loader(items, 16)
-    expected = [damage_sample(data.sample(row), situation, CONFIG.damage, 0, epoch)
-                for row, epoch, situation in items]
+    samples = [data.sample(row) for row, *_ in items]
+    if epoch:
+        samples = [augment(sample, CONFIG.train, epoch) for sample in samples]
+    expected = [damage_sample(sample, situation, CONFIG.damage, 0, epoch)
+                for sample, (*_, situation) in zip(samples, items)]
     assert batch.audio.shape == (16, 32, 32) and batch.image.shape == (16, 3, 16, 16)
     assert batch.situation.tolist() == [situation for *_, situation in items]
     assert equal(batch, collate(expected))
@@ -245,19 +249,6 @@ def test_a_fraction_is_taken_of_each_class_by_seed(data: PreparedSet) -> None:
     few = take_fraction(rows, data.labels, 0.001, 0)
     assert data.labels[few].tolist() == [0, 1, 2] and set(few.tolist()) < set(taken[0].tolist())
     assert torch.equal(take_fraction(rows, data.labels, 1.0, 0), rows)
-
-
-def test_full_length_goes_through_a_fraction_in_passes(small_set: Path) -> None:
-    data = PreparedSet(small_set, override(CONFIG, "train.full_length=true"))
-    samples = TrainingSamples(data, tuple(Situation), fraction=0.4)       # 9 of 24
-    assert len(samples) == 24 and len(samples.rows) == 9
-    items = [item for epoch in (1, 2, 3) for item in samples.items(epoch, "lora")]
-    assert [number for _, number, _ in items] == [1 + i // 9 for i in range(72)]
-    for start in range(0, 72, 9):
-        assert sorted(row for row, *_ in items[start:start + 9]) == samples.rows.tolist()
-    assert [len(batch.id) for batch in samples.loader(16, 1, "lora")] == [16, 8]
-    short = TrainingSamples(PreparedSet(small_set, CONFIG), tuple(Situation), fraction=0.4)
-    assert len(short) == 9 and short.items(2, "lora") == items[9:18]
 
 
 def test_long_sounds_are_warned_of(six: Path, caplog: pytest.LogCaptureFixture) -> None:

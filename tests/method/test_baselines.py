@@ -17,7 +17,7 @@ HEAD = 2 * 16 + 16 * len(CLASSES) + len(CLASSES)        # its trainable paramete
 
 def build(method: str, backbone: Backbone, *assignments: str) -> nn.Module:
     generator = torch.Generator().manual_seed(0)
-    return METHODS[method].build(backbone, override(CONFIG, *assignments), generator)
+    return METHODS[method](backbone, override(CONFIG, *assignments), generator)
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "prompt"])
