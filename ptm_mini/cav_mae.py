@@ -33,9 +33,9 @@ NAMES = {"audio_encoder.patches": "patch_embed_a.proj",                  # ours:
 # The decoder of pretraining, and heads that the official code has for other kinds of training.
 IGNORED = ("mask_token", "decoder_", "mlp_head2", "mlp_head_")
 MELS = 128                        # of every official model: MELS / patch rows of audio patches
-# --freeze-backbone: no fusion, no training, inputs normalised with AudioSet's mean and std
-AS_IT_IS = {"model.fusion": "none", "train.backbone.epochs": 0, "train.audio_mean": -5.081,
-            "train.audio_std": 4.4849}
+# --freeze-backbone: no fusion, no training, sounds padded and normalised as officially
+AS_IT_IS = {"model.fusion": "none", "train.backbone.epochs": 0, "audio.pad_log_mel": True,
+            "train.audio_mean": -5.081, "train.audio_std": 4.4849}
 NORMS_FILE = "cav_mae_norms.pt"   # in a run folder: Start.norms
 
 
@@ -55,8 +55,18 @@ def read_start(path: Path, config: Config, classes: int, frozen: bool) -> Start:
     if config.model.fusion_blocks and not config.train.backbone.epochs:
         raise InputError(f"setting model.fusion={config.model.fusion}: untrained blocks stay zero, "
                          f"and prompts in them can't be trained; expected none")
+    if frozen and config.audio.mels != MELS:
+        raise InputError(f"--freeze-backbone: setting audio.mels={config.audio.mels}; expected "
+                         f"{MELS}, which the checkpoint's patches cover")
     content = {str(key).removeprefix(PREFIX): x.float() if isinstance(x, Tensor) else x
                for key, x in load_tensors(path).items()}
+    for key in ("model", "state_dict"):
+        if isinstance(content.get(key), dict):
+            raise InputError(f"{path}: holds a state dict under {key!r}; expected the state dict "
+                             f"alone: save that part of it")
+    if "patch_embed_a.proj.weight" not in content:
+        raise InputError(f"{path}: has no {PREFIX}patch_embed_a.proj.weight; expected a CAV-MAE, "
+                         f"with patches of audio and of images")
     head_classes = len(content.get("mlp_head.1.bias", ()))
     fresh, ignored = ("fusion.",), IGNORED
     if head_classes != classes:
@@ -110,9 +120,10 @@ def official_names(names: Iterable[str]) -> dict[str, str]:
 
 
 def fit_positions(tensors: dict[str, Tensor], config: Config) -> list[str]:
-    """Resize positions [1, N, D] for another length of audio or size of image, in place.
+    """Fit positions [1, N, D] to another length of audio or size of image, in place.
 
-    Bicubic, without antialiasing: a function is read between its points. Returns remarks.
+    A shorter sound takes the first columns; else bicubic, without antialiasing: a function is read
+    between its points. Returns remarks.
     """
     remarks, patch = [], config.model.audio_patch
     side = config.image.size // config.model.image_patch
@@ -124,11 +135,15 @@ def fit_positions(tensors: dict[str, Tensor], config: Config) -> list[str]:
         count = tensors[name].shape[1]
         rows = MELS // patch if name == "pos_embed_a" else math.isqrt(count)
         grid = rows, count // rows
-        if math.prod(grid) == count and grid != target:
-            planes = tensors[name].unflatten(1, grid).permute(0, 3, 1, 2)    # [1, D, rows, columns]
-            resized = F.interpolate(planes, target, mode="bicubic", align_corners=False)
-            tensors[name] = resized.flatten(2).mT.contiguous()
-            remarks.append(f"{name}: positions of {grid} patches resized to {target}, bicubic")
+        if math.prod(grid) != count or grid == target:
+            continue
+        planes = tensors[name].unflatten(1, grid).permute(0, 3, 1, 2)        # [1, D, rows, columns]
+        if name == "pos_embed_a" and rows == target[0] and grid[1] > target[1]:
+            fitted, how = planes[..., :target[1]], "cut"
+        else:
+            fitted, how = F.interpolate(planes, target, mode="bicubic"), "resized, bicubic"
+        tensors[name] = fitted.flatten(2).mT.contiguous()
+        remarks.append(f"{name}: positions of {grid} patches for {target}: {how}")
     return remarks
 
 

@@ -34,6 +34,7 @@ class AudioConfig:
     sample_rate: int = setting(16000, "Hz; every clip is resampled to it", least=1000)
     seconds: float = setting(0.655, "clips are cut or zero-padded to so many (0.655: 64 frames)")
     mels: int = setting(64, "M, bands of the spectrogram", least=1)
+    pad_log_mel: bool = setting(False, "pad with zeros of the log-mel, as CAV-MAE, not of silence")
 
     @cached_property
     def samples(self) -> int:

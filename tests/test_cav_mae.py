@@ -2,7 +2,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 from helpers import random_backbone, refusal, train
 from plain_cav_mae import OUTPUTS, outputs
@@ -13,8 +15,8 @@ from torch.nn import functional as F
 from ptm_mini import cav_mae
 from ptm_mini.cav_mae import PREFIX, Start
 from ptm_mini.checkpoint import Run
-from ptm_mini.config import PRESETS, override
-from ptm_mini.data.dataset import Normalisation
+from ptm_mini.config import PRESETS, AudioConfig, change, override
+from ptm_mini.data.dataset import Normalisation, read_log_mel
 from ptm_mini.method.backbone import Backbone, initialise
 
 K, D, T, HEADS = 3, 16, 32, 2
@@ -137,17 +139,41 @@ def test_the_official_models_have_the_size_of_base() -> None:
                      if "mlp_head" not in name) / 1e6, 3) == 164.500
 
 
-def test_positions_are_resized_as_images_in_the_order_of_tokens(read: Callable) -> None:
-    positions = torch.randn(1, 32, D, generator=torch.Generator().manual_seed(0))
+@pytest.mark.parametrize("columns", [1, 4])
+def test_positions_are_fitted_in_the_order_of_tokens(read: Callable, columns: int) -> None:
+    """For a shorter sound (2 columns) the first ones; a longer one and images as images are."""
+    positions = torch.randn(1, 8 * columns, D, generator=torch.Generator().manual_seed(0))
     start = read(official() | {"module.pos_embed_a": positions,
                                "module.pos_embed_v": torch.zeros(1, 9, D)})
+    how = "cut" if columns > 2 else "resized, bicubic"
     assert start.remarks[1:] == [
-        "pos_embed_a: positions of (8, 4) patches resized to (8, 2), bicubic",
-        "pos_embed_v: positions of (3, 3) patches resized to (2, 2), bicubic"]
-    plane = torch.stack([positions[0, row * 4:row * 4 + 4, 5] for row in range(8)])    # channel 5
-    plane = F.interpolate(plane[None, None], (8, 2), mode="bicubic")[0, 0]
+        f"pos_embed_a: positions of (8, {columns}) patches for (8, 2): {how}",
+        "pos_embed_v: positions of (3, 3) patches for (2, 2): resized, bicubic"]
+    plane = torch.stack([positions[0, row * columns:(row + 1) * columns, 5] for row in range(8)])
+    plane = (plane[:, :2] if columns > 2 else
+             F.interpolate(plane[None, None], (8, 2), mode="bicubic")[0, 0])       # of channel 5
     found = start.weights["audio_encoder.positions"][0, :, 5]
     assert torch.allclose(found, plane.flatten(), atol=1e-6)
+
+
+@pytest.mark.parametrize("content, settings, says", [
+    ({"state_dict": {}}, [], "holds a state dict under 'state_dict'; expected the state dict"),
+    ({"patch_embed.proj.weight": torch.zeros(1)}, [], "has no module.patch_embed_a.proj.weight"),
+    (None, ["audio.mels=64"], "setting audio.mels=64; expected 128")])
+def test_what_is_no_official_model_is_refused(read: Callable, content: dict | None,
+                                              settings: list[str], says: str) -> None:
+    assert says in refusal(read, content or official(), *settings, frozen=True)
+
+
+def test_a_short_sound_is_padded_as_officially(tmp_path: Path) -> None:
+    """The log-mel with zeros, which become (0 - mean) / std; not the waveform with silence."""
+    wave = 0.1 * np.random.default_rng(0).standard_normal(2400)
+    soundfile.write(tmp_path / "a.wav", wave, 16000)
+    config = change(CONFIG, {"audio.pad_log_mel": True})
+    log_mel = read_log_mel(tmp_path / "a.wav", config.audio)
+    assert log_mel.shape == (config.audio.frames, 128) and not log_mel[13:].any()
+    short = read_log_mel(tmp_path / "a.wav", AudioConfig(seconds=0.15, mels=128))
+    assert torch.equal(log_mel[:13], short[:13])
 
 
 def test_a_backbone_that_never_was_cav_mae_gets_whole_there(read: Callable) -> None:

@@ -1,9 +1,11 @@
 """Sound: a file to a waveform, a waveform to Kaldi's log-mel filterbank. No torchaudio."""
 import math
 import re
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import soundfile
 import torch
 from torch.nn import functional as F
@@ -15,6 +17,7 @@ PRE_EMPHASIS = 0.97
 LOWEST_HZ = 20.0                # lower edge of the first mel filter; the last ends at half the rate
 FLOOR = torch.finfo(torch.float32).eps    # least energy before the logarithm: silence is -15.94
 ZEROS, ROLLOFF = 6, 0.99        # resampling: zero crossings on each side, share of the band kept
+UNKNOWN = 2 ** 63 - 1           # frames: a FLAC header left the length open
 PIECE = 1 << 16                 # frames decoded at once: long files cost no more than short ones
 
 Sound = Path | tuple[torch.Tensor, int]    # a file, or float samples [n] or [n, channels] and Hz
@@ -24,14 +27,14 @@ def read_waveform(source: Sound, config: AudioConfig, place: float = 0.0) -> tor
     """Decode the used part of a sound, mix it down, resample and cut it, remove its mean, zero-pad.
 
     place    where in a longer sound the used part lies: 0 at its beginning, 1 at its end
-    returns  [samples] float32 at config.sample_rate
+    returns  [samples] float32 at config.sample_rate; with pad_log_mel not zero-padded
     raises   InputError where a file is missing, no sound or broken, or its used part unusable
     """
     if isinstance(source, Path):
         name, (wave, rate) = source, decode(source, config, place)
     else:
         name, (wave, rate) = "audio", source
-        start, end = used_part(len(wave), rate, config, place)
+        start, end = used_part(name, len(wave), rate, config, place)
         wave = wave[start:end].float()
         wave = wave if wave.ndim == 1 else wave.mean(dim=1)
     if not (wave.abs() < 1e10).all():        # nor is NaN; the energy of 1e19 would overflow
@@ -41,7 +44,8 @@ def read_waveform(source: Sound, config: AudioConfig, place: float = 0.0) -> tor
         raise InputError(f"{name}: {len(wave)} samples at {rate} Hz; expected {FRAME_LENGTH_MS} ms "
                          f"(one analysis window) or more: remove it or leave its cell empty")
     wave = resample(wave, rate, config.sample_rate)[:config.samples]
-    return F.pad(wave - wave.mean(), (0, config.samples - len(wave)))
+    silence = 0 if config.pad_log_mel else config.samples - len(wave)
+    return F.pad(wave - wave.mean(), (0, silence))
 
 
 def decode(path: Path, config: AudioConfig, place: float) -> tuple[torch.Tensor, int]:
@@ -50,32 +54,71 @@ def decode(path: Path, config: AudioConfig, place: float) -> tuple[torch.Tensor,
         raise InputError(f"{path}: no such file; expected a WAV, FLAC or OGG file")
     try:
         with soundfile.SoundFile(path) as file:
-            # Seeking is not exact in MP3: read from the beginning, and without soundfile's seek
-            # after each read, which it leaves out where a file is not seekable.
-            file.seekable = lambda: False
-            start, end = used_part(file.frames, file.samplerate, config, place)
-            position, pieces = 0, [torch.zeros(0)]
-            while position < end:
-                piece = file.read(min(PIECE, end - position), dtype="float32", always_2d=True)
-                if not len(piece):
-                    break
+            frames, position, pieces = file.frames, 0, [torch.zeros(0)]
+            known = file.format != "MP3" or mp3_states_length(path, file.extra_info)
+            if frames == UNKNOWN or place and not known:
+                known, frames = False, count_frames(path)
+            start, end = used_part(path, frames, file.samplerate, config, place)
+            for piece in read_pieces(file, end):
                 pieces.append(torch.from_numpy(piece[max(0, start - position):]).mean(dim=1))
                 position += len(piece)
-            slack = file.samplerate // 10 if file.format == "MP3" else 0    # frames: an estimate
-            whole = position >= min(end, file.frames) - slack and not breaks_off(file.extra_info)
+            whole = (ogg_is_whole(path) if file.format == "OGG" else
+                     not breaks_off(file.extra_info))
+    except InputError:
+        raise
     except (soundfile.LibsndfileError, TypeError, ValueError) as error:
         raise InputError(f"{path}: {str(error).rstrip('.')}; expected a WAV, FLAC or OGG "
                          f"file") from error
-    if not whole:
+    if not whole or known and position < min(end, frames):
         raise InputError(f"{path}: the sound breaks off after {position} samples; expected a whole "
                          f"file: copy it again")
     return torch.cat(pieces), file.samplerate
 
 
-def used_part(frames: int, rate: int, config: AudioConfig, place: float) -> tuple[int, int]:
+def read_pieces(file: soundfile.SoundFile, end: int) -> Iterator[np.ndarray]:
+    """Yield a sound's first `end` frames in pieces [up to PIECE, channels] float32."""
+    # Seeking is not exact in MP3: read from the beginning, and without the seek after each read,
+    # which soundfile leaves out where a file is not seekable.
+    file.seekable = lambda: False
+    while end > 0 and len(piece := file.read(min(PIECE, end), dtype="float32", always_2d=True)):
+        yield piece
+        end -= len(piece)
+
+
+def count_frames(path: Path) -> int:
+    """Decode a file to its end."""
+    with soundfile.SoundFile(path) as file:
+        return sum(map(len, read_pieces(file, UNKNOWN)))
+
+
+def mp3_states_length(path: Path, remarks: str) -> bool:
+    """Whether the first frame of an MP3 states how many there are; else libsndfile guesses.
+
+    remarks  libsndfile's, which have the bytes of the first frame
+    raises   InputError where the bitrate varies, so that libsndfile would stop at a wrong guess
+    """
+    content, start = path.read_bytes(), 0
+    if content.startswith(b"ID3"):                # a tag, whose size has 7 bits a byte
+        start = 10 + sum(byte << 7 * (3 - i) for i, byte in enumerate(content[6:10]))
+    start = content.find(b"\xff", start)
+    if re.search(b"Xing|Info|VBRI", content[start:start + 200]):
+        return True
+    first, padding = content[start + 2], 2        # the bits of bitrate, rate and padding by a byte
+    size = int(re.search(r"framesize *: (\d+)", remarks)[1]) - bool(first & padding)
+    while start + 2 < len(content) and (content[start + 2] ^ first) & 0xFC == 0:
+        start += size + bool(content[start + 2] & padding)
+    if start < 0.9 * len(content):                # the rest may be tags
+        raise InputError(f"{path}: its bitrate varies and no header states its length; expected a "
+                         f"header, as every encoder writes it: convert it to WAV")
+    return False
+
+
+def used_part(name: object, frames: int, rate: int, config: AudioConfig,
+              place: float) -> tuple[int, int]:
     """Find the frames that reach into config.samples: the first one, and the one after the last."""
     if not 1_000 <= rate <= 500_000:         # a broken header: its kernel might need any memory
-        raise InputError(f"sample rate {rate} Hz is not between 1000 and 500000")
+        raise InputError(f"{name}: a sample rate of {rate} Hz; expected 1000 to 500000: export it "
+                         f"again")
     _, reach = resampling_kernel(rate, config.sample_rate)
     used = (config.samples - 1) * rate // config.sample_rate + reach + 1
     start = round(place * max(0, frames - used))
@@ -89,9 +132,15 @@ def breaks_off(remarks: str) -> bool:
     """
     sizes = re.findall(r"^ *(?:data|SSND|Data Size|riff|Riff size) *: (\d+) \(should be (\d+)\)",
                        remarks, re.MULTILINE)                       # WAV, AIFF, AU, W64, RF64
-    return (any(int(found) < int(promised) < 0x7FFFF000 for promised, found in sizes)
-            or "Junk after the last page" in remarks                # OGG, as the next one
-            or "Last page lacks an end-of-stream bit" in remarks)
+    return any(int(found) < int(promised) < 0x7FFFF000 for promised, found in sizes)
+
+
+def ogg_is_whole(path: Path) -> bool:
+    """Whether the last page of an OGG file is whole, and marked as the last; tags may follow it."""
+    tail = bytes(np.memmap(path, mode="r")[-1 << 17:])              # more than a page can have
+    page = tail[max(0, tail.rfind(b"OggS")):]
+    segments = page[27:27 + page[26]] if len(page) > 26 else b""    # the sizes of its parts
+    return bool(segments) and page[5] & 4 > 0 and len(page) >= 27 + len(segments) + sum(segments)
 
 
 @lru_cache(maxsize=16)

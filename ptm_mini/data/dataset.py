@@ -19,6 +19,7 @@ import numpy as np
 import soundfile
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from ptm_mini.config import AudioConfig, Config, Situation, TrainConfig
@@ -30,7 +31,7 @@ from ptm_mini.files import whole_file
 from ptm_mini.method.damage import Sample, damage_sample, is_training, seeded_generator
 
 logger = logging.getLogger(__name__)
-FRONT_END = 1            # goes up when files are decoded in another way
+FRONT_END = 2            # goes up when files are decoded in another way
 POOLED = 2000            # files from which on a pool of processes pays: its start takes seconds
 
 
@@ -208,7 +209,8 @@ def one_thread() -> Iterator[None]:
 
 def read_log_mel(source: Sound, config: AudioConfig, place: float = 0.0) -> Tensor:
     """Decode a sound and compute its log-mel spectrogram [T, M]."""
-    return fbank(read_waveform(source, config, place), config)
+    log_mel = fbank(read_waveform(source, config, place), config)
+    return F.pad(log_mel, (0, 0, 0, config.frames - len(log_mel)))      # where pad_log_mel is set
 
 
 def warn_if_truncated(data: PreparedSet) -> None:

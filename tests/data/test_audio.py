@@ -13,7 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ptm_mini.config import PRESETS, AudioConfig
+from ptm_mini.data import audio
 from ptm_mini.data.audio import fbank, read_waveform, resample, used_part
+from ptm_mini.errors import InputError
 
 GOLDEN = np.load(Path(__file__).with_name("golden_fbank.npz"))    # torchaudio 2.9's figures
 CONFIG = AudioConfig(seconds=0.975)                               # 15600 samples
@@ -68,19 +70,104 @@ def test_the_used_part_has_the_bits_of_the_whole(tmp_path: Path, name: str, rate
             assert torch.equal(read_waveform(tmp_path / name, config), expected), (target, frames)
 
 
-@pytest.mark.parametrize("format, subtype", [("WAV", "FLOAT"), ("OGG", "VORBIS"), ("OGG", "OPUS"),
-                                             ("FLAC", "PCM_16"), ("MP3", "MPEG_LAYER_III")])
-def test_a_window_lies_at_its_place(tmp_path: Path, format: str, subtype: str) -> None:
+FORMATS = [(format, subtype) for format in soundfile.available_formats() if format != "RAW"
+           for subtype in soundfile.available_subtypes(format)]
+
+
+def write_sound(path: Path, format: str, subtype: str) -> bool:
+    """Write three seconds, if soundfile can write this format (some take no rate but 8 kHz)."""
+    for rate in (24000, 8000):
+        try:
+            soundfile.write(path, 0.5 * noise(3 * rate), rate, format=format, subtype=subtype)
+            return soundfile.info(path).frames > 0
+        except (soundfile.LibsndfileError, ValueError):
+            pass
+    return False
+
+
+def test_a_window_lies_at_its_place_in_every_format(tmp_path: Path,
+                                                    monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the first piece too, where soundfile seeks, which is not exact in MP3."""
-    config, path = AudioConfig(sample_rate=24000, seconds=0.5), tmp_path / "long"
-    soundfile.write(path, noise(96000), 24000, format=format, subtype=subtype)
-    with soundfile.SoundFile(path) as file:
-        whole = torch.from_numpy(file.read(dtype="float32"))
-    for place in (0.0, 0.3, 1.0):
-        start, _ = used_part(len(whole), 24000, config, place)
-        expected = whole[start:start + 12000] - whole[start:start + 12000].mean()
-        assert torch.equal(read_waveform(path, config, place), expected)
-        assert torch.equal(read_waveform((whole, 24000), config, place), expected)
+    monkeypatch.setattr(audio, "PIECE", 4096)
+    path, tried = tmp_path / "sound", 0
+    for format, subtype in FORMATS:
+        if not write_sound(path, format, subtype):
+            continue
+        tried += 1
+        with soundfile.SoundFile(path) as file:
+            rate, file.seekable = file.samplerate, lambda: False      # its seek may fail
+            whole = torch.from_numpy(file.read(file.frames, dtype="float32"))
+        config = AudioConfig(sample_rate=rate, seconds=0.5)
+        for place in (0.0, 0.3, 1.0):
+            start, _ = used_part("", len(whole), rate, config, place)
+            expected = whole[start:start + config.samples]
+            expected = expected - expected.mean()
+            for source in (path, (whole, rate)):
+                found = read_waveform(source, config, place)
+                assert torch.allclose(found, expected, atol=1e-6), (format, subtype, place)
+    assert tried > 60
+
+
+UNTOLD = {"AVR", "IRCAM", "MAT4", "MAT5", "MPC2K", "NIST", "PAF", "PVF", "SD2", "SDS", "SVX", "VOC",
+          "WVE", "XI"}                              # as docs/data.md lists them
+
+
+def test_a_sound_that_breaks_off_is_refused_where_its_format_can_tell(tmp_path: Path) -> None:
+    path, untold = tmp_path / "sound", set()
+    for format, subtype in FORMATS:
+        if write_sound(path, format, subtype):
+            content, seconds = path.read_bytes(), soundfile.info(path).duration
+            for share in (1 / 3, 1 / 2, 0.99):
+                path.write_bytes(content[:int(share * len(content))])
+                try:
+                    read_waveform(path, AudioConfig(sample_rate=8000, seconds=seconds))
+                    untold.add(format)
+                except InputError:
+                    pass
+    assert untold == UNTOLD
+
+
+def strip_header(path: Path, mode: str) -> int:
+    """Write an MP3 of two seconds without the frame that states its length; returns its frames."""
+    wave = 2 * noise(32000)
+    wave[:8000] *= 0.1
+    with soundfile.SoundFile(path, "w", 16000, 1, format="MP3", bitrate_mode=mode,
+                             compression_level=0.5) as file:
+        file.write(wave)
+    content = path.read_bytes()
+    second = content.find(content[:2], 4)
+    while content[second + 2] & 0x0F != content[2] & 0x0F:
+        second = content.find(content[:2], second + 1)
+    path.write_bytes(b"ID3\4\0\0\0\0\2\0" + bytes(256) + content[second:] + b"TAG" + bytes(125))
+    return len(wave)
+
+
+@pytest.mark.parametrize("place", [0.0, 1.0])
+def test_lengths_that_no_header_states(tmp_path: Path, place: float) -> None:
+    """An MP3 of constant bitrate, with tags around it, and a FLAC as an encoder streams it."""
+    config = AudioConfig(sample_rate=16000, seconds=1)
+    frames = strip_header(tmp_path / "a.mp3", "CONSTANT")
+    whole = read_waveform(tmp_path / "a.mp3", AudioConfig(sample_rate=16000, seconds=2.2))
+    assert 0 <= int(whole.nonzero().max()) - frames < 1600
+    assert read_waveform(tmp_path / "a.mp3", config, place).std() > 0.1
+    strip_header(tmp_path / "a.mp3", "VARIABLE")
+    assert "its bitrate varies and no header states its length" in refusal(
+        read_waveform, tmp_path / "a.mp3", config, place)
+    soundfile.write(tmp_path / "a.flac", 0.2 * noise(32000), 16000)
+    whole = read_waveform(tmp_path / "a.flac", config, place)
+    content = bytearray((tmp_path / "a.flac").read_bytes())
+    content[21] &= 0xF0
+    content[22:26] = bytes(4)
+    (tmp_path / "a.flac").write_bytes(content)
+    assert torch.equal(read_waveform(tmp_path / "a.flac", config, place), whole)
+
+
+def test_tags_after_an_ogg_are_no_sound(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.ogg", noise(16000), 16000)
+    whole = read_waveform(tmp_path / "a.ogg", CONFIG)
+    with open(tmp_path / "a.ogg", "ab") as file:
+        file.write(b"TAG" + bytes(125))
+    assert torch.equal(read_waveform(tmp_path / "a.ogg", CONFIG), whole)
 
 
 @pytest.mark.parametrize("place", [0.0, 1.0])
@@ -118,7 +205,7 @@ def write_bad(kind: str, path: Path) -> None:
     ("long", "a.wav", "breaks off after"), ("long", "a.ogg", "breaks off after"),
     ("nan", "a.wav", "holds NaN, inf"), ("1e19", "a.wav", "holds NaN, infinity or huge samples"),
     ("short", "a.wav", "399 samples at 16000 Hz; expected 25 ms (one analysis window) or more"),
-    ("1 Hz", "a.wav", "sample rate 1 Hz is not between 1000 and 500000")])
+    ("1 Hz", "a.wav", "a sample rate of 1 Hz; expected 1000 to 500000")])
 def test_bad_files_are_named(tmp_path: Path, kind: str, name: str, message: str) -> None:
     assert "no such file" in refusal(read_waveform, tmp_path / name, CONFIG)
     write_bad(kind, tmp_path / name)
