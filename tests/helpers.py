@@ -1,4 +1,5 @@
 """What several tests share: small settings, a small set, random models, commands."""
+import argparse
 import csv
 import json
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ from ptm_mini.evaluation import Models
 from ptm_mini.method.backbone import Backbone, initialise
 from ptm_mini.method.damage import Sample
 from ptm_mini.method.router import Router
+from ptm_mini.report import OpenRun, add_run_arguments, open_runs
 
 # 32 frames x 32 mels, 16 x 16 pixels, width 16: a model that is made and trained in an instant
 SMALL = ["audio.mels=32", "audio.seconds=0.335", "image.size=16", "model.width=16", "model.heads=2",
@@ -112,6 +114,14 @@ def refusal(call: Callable, *arguments: object, **keywords: object) -> str:
         call(*arguments, **keywords)
     assert "\n" not in str(caught.value)
     return str(caught.value)
+
+
+def open_run(folder: Path) -> OpenRun:
+    """Open a run without its methods."""
+    parser = argparse.ArgumentParser()
+    add_run_arguments(parser)
+    opened, = open_runs(parser.parse_args([str(folder), "--device", "cpu"]), methods=[])
+    return opened
 
 
 def files_of(folder: Path, pattern: str = "*") -> dict[str, bytes]:

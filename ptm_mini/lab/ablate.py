@@ -22,15 +22,15 @@ from ptm_mini import plots
 from ptm_mini.checkpoint import Run, read_run, trainable
 from ptm_mini.config import FUSION_KINDS, Config, Situation, change, flatten
 from ptm_mini.errors import InputError, run as run_command
-from ptm_mini.evaluation import Difference, Score, evaluate, paired_differences
+from ptm_mini.evaluation import Score, Table, evaluate, paired_differences
 from ptm_mini.files import locked
-from ptm_mini.lab.lines import lines
-from ptm_mini.lab.token_cache import train_cached
+from ptm_mini.lab.lines import Panel, lines
+from ptm_mini.lab.token_cache import BackboneTail, CachedSet
 from ptm_mini.method.backbone import Backbone
-from ptm_mini.report import (ACCURACY, OpenRun, Table, add_run_arguments, all_tables, format_table,
-                             open_runs, summarise, write)
-from ptm_mini.training import (METHODS, fit_router, load_models, pick_device, private_settings,
-                               train_backbone, train_cases, train_together, trained_methods)
+from ptm_mini.report import (OpenRun, add_run_arguments, all_tables, format_table, open_runs,
+                             write)
+from ptm_mini.training import (METHODS, fit_router, load_models, private_settings, train_backbone,
+                               train_cases, train_together)
 
 logger = logging.getLogger(__name__)
 LENGTHS, RANKS, VIEWS = (1, 2, 4, 8, 16, 32), (1, 3, 5), (0, 1, 2, 4)
@@ -39,6 +39,7 @@ RATES_FOR_FEW = {"adapter": 3e-3, "scale_shift": 1e-2, "full_mixed": 3e-4}   # b
 LEARNERS = [method for method in METHODS if method != "full_per_situation"]
 SIZES = {"prompt": ("prompts", "length"), "lora": ("lora", "rank"),
          "adapter": ("adapter", "bottleneck")}               # method: group and name of its size
+HEADS = {"": False, ", head": True}                          # part of a label: tune_head
 ALONE = {"train.together.epochs": 0, "router.passes": 1}     # case by case, as in the paper
 
 
@@ -48,8 +49,8 @@ class Variant(NamedTuple):
     method: str
     changes: dict[str, Any]           # {dotted key: value}
     reference: str                    # label of the row that it is compared with
-    x: float | None = None            # where it stands in the picture
-    panel: str = "average"            # of the picture
+    line: str = ""                    # of the picture, and where on it; none: not on a line
+    x: float = 0
     views: int = 0                    # of each training sample on cached tokens; 0: no cache
 
 
@@ -60,14 +61,13 @@ def level(config: Config) -> list[Variant]:
               "both": (deep, True, False), "both and joint": (deep, True, True)}
     keys = "prompts.input_depth", "prompts.attention", "prompts.joint", "prompts.tune_head"
     return [Variant(place + suffix, "prompt", dict(zip(keys, (*values, tuned))), "both, head")
-            for suffix, tuned in (("", False), (", head", True))
-            for place, values in places.items()]
+            for suffix, tuned in HEADS.items() for place, values in places.items()]
 
 
 def length(config: Config) -> list[Variant]:
     """the number of prompt tokens in each place, P"""
     current = config.prompts.length
-    return [Variant(f"P = {n}", "prompt", {"prompts.length": n}, f"P = {current}", n)
+    return [Variant(f"P = {n}", "prompt", {"prompts.length": n}, f"P = {current}", "prompt", n)
             for n in sorted({*LENGTHS, current})]
 
 
@@ -75,7 +75,7 @@ def depth(config: Config) -> list[Variant]:
     """how many encoder blocks have fresh prompts"""
     current, blocks = config.prompts.input_depth, config.model.depth
     return [Variant(f"input_depth = {n}", "prompt", {"prompts.input_depth": n},
-                    f"input_depth = {current}", n)
+                    f"input_depth = {current}", "prompt", n)
             for n in sorted({1, blocks // 2, blocks, current})]
 
 
@@ -87,47 +87,48 @@ def fusion(config: Config) -> list[Variant]:
 
 def budget(config: Config) -> list[Variant]:
     """prompts, LoRA and Adapter with as many trainable parameters, with and without a head"""
+    at_one = {method: count_parameters(config, method, 1) for method in SIZES}
+    slope = {method: count_parameters(config, method, 2) - at_one[method] for method in SIZES}
     variants = []
     for rank in RANKS:
-        parameters = count_parameters(config, "lora", rank)
-        sizes = {method: size_for(config, method, parameters) for method in SIZES}
-        for suffix, tuned in (("", False), (", head", True)):
-            for method, size in sizes.items():
-                group, name = SIZES[method]
+        parameters = at_one["lora"] + slope["lora"] * (rank - 1)
+        sizes = {method: max(1, round(1 + (parameters - at_one[method]) / slope[method]))
+                 for method in SIZES}
+        for suffix, tuned in HEADS.items():
+            for method, (group, name) in SIZES.items():
                 variants.append(Variant(
-                    f"{method}, {name} = {size}{suffix}", method,
-                    {f"{group}.{name}": size, f"{group}.tune_head": tuned},
-                    f"prompt, length = {sizes['prompt']}{suffix}", parameters,
-                    "with a head" if tuned else "without a head"))
+                    f"{method}, {name} = {sizes[method]}{suffix}", method,
+                    {f"{group}.{name}": sizes[method], f"{group}.tune_head": tuned},
+                    f"prompt, length = {sizes['prompt']}{suffix}", method + suffix, parameters))
     return variants
 
 
 def count_parameters(config: Config, method: str, size: int) -> int:
-    """Count a method's trainable parameters at a size, without a head."""
+    """Count a method's trainable parameters at a size, without a head: they are linear in it."""
     group, name = SIZES[method]
     config = change(config, {f"{group}.{name}": size, f"{group}.tune_head": False})
     with torch.device("meta"):                    # shapes without weights
         backbone = Backbone(config, 1)
-    model = METHODS[method].build(backbone, config, torch.Generator())
+    model = METHODS[method](backbone, config, torch.Generator())
     return sum(p.numel() for p in trainable(model).values())
 
 
-def size_for(config: Config, method: str, parameters: int) -> int:
-    """Find the size, 1 or more, with the nearest number of trainable parameters."""
-    at_one, at_two = (count_parameters(config, method, size) for size in (1, 2))
-    return max(1, 1 + round((parameters - at_one) / (at_two - at_one)))
+def take_share(config: Config, method: str, share: float) -> dict[str, Any]:
+    """Train on a share of the data, in more epochs: as many samples pass as with all of it."""
+    key = f"train.{method}.epochs"
+    return {"train.fraction": share, key: flatten(config)[key] * round(1 / share)}
 
 
 def fraction(config: Config) -> list[Variant]:
-    """every method on less data, in as many steps as on all; and the paper's 30% for 5 epochs"""
+    """every method on less data, in more epochs; and the paper's 30% for 5 epochs"""
     variants = []
     for method in LEARNERS:
         for share in SHARES:
-            changes = {"train.fraction": share, "train.full_length": share < 1}
+            changes = take_share(config, method, share)
             if share <= FEW and method in RATES_FOR_FEW:
                 changes[f"train.{method}.learning_rate"] = RATES_FOR_FEW[method]
             variants.append(Variant(f"{method}, {share:.0%}", method, changes,
-                                    f"prompt, {share:.0%}", share))
+                                    f"prompt, {share:.0%}", method, share))
         changes = {"train.fraction": 0.3, f"train.{method}.epochs": 5}
         variants.append(Variant(f"{method}, 30%, 5 epochs", method, changes,
                                 "prompt, 30%, 5 epochs"))
@@ -141,18 +142,18 @@ def learning_rate(config: Config) -> list[Variant]:
         key = f"train.{method}.learning_rate"
         current = flatten(config)[key]
         for share in (FEW, 1.0):
+            line = f"{method}, {share:.0%}"
             for rate in (float(f"{current / 3:.1g}"), current, float(f"{current * 3:.1g}")):
-                changes = {"train.fraction": share, "train.full_length": share < 1, key: rate}
-                variants.append(Variant(f"{method}, {share:.0%}, {rate:g}", method, changes,
-                                        f"{method}, {share:.0%}, {current:g}", rate,
-                                        f"{share:.0%} of the training data"))
+                changes = {**take_share(config, method, share), key: rate}
+                variants.append(Variant(f"{line}, {rate:g}", method, changes,
+                                        f"{line}, {current:g}", line, rate))
     return variants
 
 
 def views(config: Config) -> list[Variant]:
     """a head and attention-level prompts on cached tokens, with so many views of each sample"""
     attention = {"prompts.input_depth": 0, "prompts.joint": False}
-    return [Variant(f"{place}, {n} views", method, changes, f"{place}, 0 views", n, views=n)
+    return [Variant(f"{place}, {n} views", method, changes, f"{place}, 0 views", place, n, n)
             for place, method, changes in (("head", "head", {}), ("attention", "prompt", attention))
             for n in VIEWS]
 
@@ -162,66 +163,52 @@ ABLATIONS = {function.__name__: function for function in (
 
 
 def train_variant(opened: OpenRun, variant: Variant) -> Run:
-    """Train a variant of a run, as far as it is not trained yet, in RUN/variants.
-
-    Returns its Run; the run itself, where that has trained the same.
-    """
-    run, method = opened.run, variant.method
-    changes = {key: value for key, value in variant.changes.items()
-               if value != flatten(run.config)[key]}
-    config = change(run.config, {**changes, **ALONE})
-    same = settings_of(method, config) == settings_of(method, run.config)
-    if same and method in trained_methods(run) and not variant.views:
-        return run
+    """Train a variant of a run in RUN/variants, as far as it is not trained yet."""
+    run, method, settings = opened.run, variant.method, flatten(opened.run.config)
+    changes = {key: value for key, value in variant.changes.items() if value != settings[key]}
     parts = [method, *(f"{key}={value}" for key, value in changes.items())]
     if variant.views:
         parts.append(f"views={variant.views}")
     folder = run.folder / "variants" / ",".join(parts)
-    file = os.path.relpath(run.path("backbone"), folder)
-    if "model.fusion" in changes:
-        file = "backbone.pt"                            # trained anew
+    config = change(run.config, {**changes, **ALONE})
     variant_run = replace(run, folder=folder, config=config, data=opened.split.data.folder,
-                          methods=[method], backbone=file)
-    folder.mkdir(parents=True, exist_ok=True)
+                          methods=[method])
+    data = copy(opened.split.data)
+    data.config = config                  # of which a variant changes nothing that decoding reads
     with locked(folder):
         if not (folder / "config.json").exists():
             variant_run.write()
-        elif settings_of(method, read_run(folder).config) != settings_of(method, config):
-            raise InputError(f"{folder}: was trained with other settings than {run.folder} has "
-                             f"now; expected the same: remove it")
-        if method in trained_methods(variant_run):
-            return variant_run
-        logger.info("training %s", folder)
-        data = copy(opened.split.data)
-        data.config = config              # of which a variant changes nothing that decoding reads
-        backbone = train_backbone(variant_run, data)
+            if "model.fusion" not in changes:
+                os.link(run.path("backbone"), variant_run.path("backbone"))
+        stored = flatten(read_run(folder).config)
+        for key, value in flatten(config).items():    # those of a method can change with train.py
+            if key.startswith(private_settings(method)) and value != stored[key]:
+                raise InputError(f"{folder}: was trained with {key}={stored[key]}; expected "
+                                 f"{value} as {run.folder} has now: remove it")
+        logger.info("variant %s", folder)
+        backbone = tail = train_backbone(variant_run, data)
         if variant.views:
-            train_cached(variant_run, backbone, data, method, variant.views)
-            return variant_run
-        models = train_cases(variant_run, method, backbone, data)
+            tail, data = BackboneTail(backbone), CachedSet(data, backbone, variant.views)
+        models = train_cases(variant_run, method, tail, data)
         if method == "prompt":
             train_together(variant_run, models, data)
-            fit_router(variant_run, backbone, data)
+            fit_router(variant_run, backbone, opened.split.data)
     return variant_run
 
 
-def settings_of(method: str, config: Config) -> dict[str, Any]:
-    """List the settings that a method's training reads: all except those of other methods."""
-    others = private_settings(*(name for name in METHODS if name != method))
-    return {key: value for key, value in flatten(config).items() if not key.startswith(others)}
-
-
-def score_variants(opened: OpenRun, variants: Sequence[Variant]
-                   ) -> tuple[Table, dict[Situation, dict[str, Score]]]:
+def score_variants(opened: OpenRun, variants: Sequence[Variant],
+                   split: str) -> tuple[Table, dict[Situation, dict[str, Score]]]:
     """Train and score one seed's variants; a backbone of their own has a row of its own."""
     table: Table = {}
     scores: dict[Situation, dict[str, Score]] = defaultdict(dict)
     for variant in variants:
         run = train_variant(opened, variant)
         models = load_models(run, opened.split.data.device, [variant.method])
-        results = evaluate(models, opened.split, ["oracle"])
-        tables = all_tables(opened._replace(run=run, models=models), results)
+        results = evaluate(models, opened.split._replace(split=split))
+        tables = all_tables(OpenRun(run, models, opened.split), results)
         for row, accuracies in tables["accuracy"].items():
+            if row not in ("backbone", variant.method, f"{variant.method} oracle"):
+                continue
             label = variant.label
             if row == "backbone":
                 shared = run.path(row).samefile(opened.run.path(row))
@@ -232,57 +219,50 @@ def score_variants(opened: OpenRun, variants: Sequence[Variant]
     return table, scores
 
 
-def compare(variants: Sequence[Variant], scores: Sequence[dict[Situation, dict[str, Score]]],
-            same_samples: bool) -> dict[str, Difference]:
-    """Compare each variant with its reference row. Arguments as of paired_differences."""
-    references = {variant.reference for variant in variants}
-    differences = {reference: paired_differences(scores, reference, same_samples)
-                   for reference in references}
-    return {f"{row.label} minus {row.reference}": differences[row.reference][row.label]
-            for row in variants if row.label != row.reference}
-
-
 def draw(kind: str, variants: Sequence[Variant], tables: Sequence[Table], title: str) -> bytes:
-    """Draw each method's line over what is varied, or bars where that is no number. PNG"""
-    if all(variant.x is None for variant in variants):
-        return plots.bars([{label: {column: row[column] for column in ACCURACY if column in row}
-                            for label, row in table.items()} for table in tables], title)
-    panels: dict[str, dict[str, list]] = defaultdict(lambda: defaultdict(list))
+    """Draw the averages: lines over what is varied, or bars where that is no number. PNG"""
+    panel: Panel = defaultdict(list)
     for variant in variants:
-        if variant.x is not None:                 # the paper's protocol is no point of the curve
-            point = variant.x, [table[variant.label]["average"] for table in tables]
-            panels[variant.panel][variant.method].append(point)
-    logarithmic = all(variant.x != 0 for variant in variants)
-    return lines([panels], title, kind, logarithmic, fitted=panels)
+        if variant.line:
+            averages = [table[variant.label]["average"] for table in tables]
+            panel[variant.line].append((variant.x, averages))
+    if not panel:
+        return plots.bars([{row: {"average": cells["average"]} for row, cells in table.items()}
+                           for table in tables], title)
+    logarithmic = all(variant.x > 0 for variant in variants if variant.line)
+    return lines([{"average": panel}], title, kind, logarithmic, fitted=["average"])
 
 
 def main(argv: list[str] | None = None) -> None:
     kinds = "\n".join(f"  {kind:<14} {function.__doc__}" for kind, function in ABLATIONS.items())
     parser = argparse.ArgumentParser(description=__doc__, epilog=f"kinds:\n{kinds}",
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
     add_run_arguments(parser)
-    add("kind", choices=ABLATIONS, metavar="KIND", help="what is varied, see below")
-    add("--draws", type=int, default=1, metavar="N", help="draws of each damage; default: 1")
+    parser.add_argument("kind", choices=ABLATIONS, metavar="KIND", help="what is varied, see below")
+    parser.add_argument("--draws", type=int, default=1, metavar="N",
+                        help="draws of each damage; default: 1")
     args = parser.parse_args(argv)
-    opened = open_runs(args.run, args.data, draws=args.draws, methods=[], features=args.features,
-                       workers=args.workers, device=pick_device(args.device))
+    opened = open_runs(args, methods=[], draws=args.draws)
+    kind, variants = args.kind, ABLATIONS[args.kind](opened[0].run.config)
+    split = "val" if kind == "learning_rate" else "test"     # a choice must not see the test split
+    tables, scores = [], []
     for seed in opened:
         if seed.split.data.fingerprint() != seed.run.fingerprint:
             raise InputError(f"--data {args.data}: differs from the set that {seed.run.folder} was "
                              f"trained on; expected the same rows and files")
-    kind, variants = args.kind, ABLATIONS[args.kind](opened[0].run.config)
-    split = "val" if kind == "learning_rate" else "test"     # a choice must not see the test split
-    opened = [seed._replace(split=seed.split._replace(split=split)) for seed in opened]
-    tables, scores = zip(*(score_variants(seed, variants) for seed in opened))
-    same_samples = len({seed.run.fingerprint for seed in opened}) == 1
-    differences = compare(variants, scores, same_samples)
+        seed_table, seed_scores = score_variants(seed, variants, split)
+        tables.append(seed_table)
+        scores.append(seed_scores)
+    differences: Table = {}
+    for label, reference in ((variant.label, variant.reference) for variant in variants):
+        if label != reference:
+            found = paired_differences(scores, reference)
+            differences[f"{label} minus {reference}"] = found[label]
     print(format_table(tables, kind))
     print(f"\nDifferences of averages; the standard error is over the samples, each compared with "
-          f"itself:\n\n{format_table([summarise(differences)])}")
+          f"itself:\n\n{format_table([differences])}")
     path = args.run / f"ablate-{kind}{opened[0].suffix}"
-    write(path.with_suffix(".json"), {"rows": tables, "differences": {
-        row: difference._asdict() for row, difference in differences.items()}})
+    write(path.with_suffix(".json"), {"rows": tables, "differences": differences})
     title = f"{split} accuracy by {kind}, {args.run.resolve().name}"
     write(path.with_suffix(".png"), draw(kind, variants, tables, title))
 

@@ -14,11 +14,11 @@ from torch import Tensor
 from ptm_mini import plots
 from ptm_mini.config import Situation
 from ptm_mini.errors import InputError, run as run_command
-from ptm_mini.evaluation import BATCH_SIZE
+from ptm_mini.evaluation import BATCH_SIZE, Table
 from ptm_mini.lab.hooks import record
 from ptm_mini.method.damage import Sample
-from ptm_mini.report import OpenRun, Table, add_run_arguments, format_table, open_runs, write
-from ptm_mini.training import pick_device
+from ptm_mini.report import (OpenRun, add_run_arguments, format_table, open_runs, pick_samples,
+                             write)
 
 SAMPLES = 4                                        # in the picture
 
@@ -97,16 +97,13 @@ def main(argv: list[str] | None = None) -> None:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     add_run_arguments(parser)
     args = parser.parse_args(argv)
-    runs = open_runs(args.run, args.data, methods=["prompt"], features=args.features,
-                     workers=args.workers, device=pick_device(args.device))
+    runs = open_runs(args, ["prompt"])
     if not runs[0].run.config.model.fusion_blocks:
         raise InputError(f"{args.run}: has no fusion block; expected a run with model.fusion")
     print("Share of the fusion blocks' attention at the prompts:\n\n"
           f"{format_table([compute_shares(run) for run in runs])}\n")
     for run in runs:
-        complete = run.split.data.indices(run.split.split, Situation.COMPLETE).tolist()
-        spread = complete[::max(1, len(complete) // SAMPLES)][:SAMPLES]
-        write(run.run.folder / "attention.png", draw(run, spread))
+        write(run.run.folder / "attention.png", draw(run, pick_samples(run.split, SAMPLES)))
 
 
 if __name__ == "__main__":

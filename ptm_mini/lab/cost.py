@@ -31,7 +31,8 @@ from ptm_mini.lab.token_cache import BackboneTail
 from ptm_mini.method.backbone import Backbone, freeze, initialise
 from ptm_mini.method.prompts import PromptedBackbone, PromptSet
 from ptm_mini.method.router import Router, pick_situations
-from ptm_mini.report import Table, format_table
+from ptm_mini.evaluation import Table
+from ptm_mini.report import format_table
 from ptm_mini.training import METHODS, pick_device
 
 FULL, PAPER_SHARE, CLASSES = "full fine-tuning", 0.3, 10
@@ -104,7 +105,7 @@ def measure_training(config: Config, backbone: Backbone, size: int,
             "prompts attention, cached": ("prompt", attention, cached)}
     models, calls = {}, {"tokens": encode}
     for row, (method, settings, (base, batch)) in rows.items():
-        model = METHODS[method].build(base, settings, torch.Generator()).to(inputs[0].device)
+        model = METHODS[method](base, settings, torch.Generator()).to(inputs[0].device)
         optimizer = torch.optim.AdamW(trainable(model).values())
         models[row] = model, batch
         calls[row] = partial(take_step, model, batch, optimizer)

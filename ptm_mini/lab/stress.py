@@ -3,16 +3,16 @@
 python -m ptm_mini.lab.stress runs/toy-1            prints the tables, draws stress.png
 """
 import argparse
-from copy import copy
-from dataclasses import replace
+from collections.abc import Collection
+from itertools import chain, count
 
 from ptm_mini.config import DamageConfig, Situation, Strengths
+from ptm_mini.data.dataset import PreparedSet
 from ptm_mini.errors import run as run_command
-from ptm_mini.evaluation import EvalSplit, score_split
+from ptm_mini.evaluation import EvalSplit, Table, score_split
 from ptm_mini.lab.lines import lines
-from ptm_mini.method.damage import KINDS
-from ptm_mini.report import OpenRun, Table, add_run_arguments, format_table, open_runs, write
-from ptm_mini.training import pick_device
+from ptm_mini.method.damage import FURTHER_DRAWS, KINDS, Sample, damage_sample, draw_damage
+from ptm_mini.report import OpenRun, add_run_arguments, format_table, open_runs, write
 
 SEVERITIES = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0)      # times the training strength
 NOISY = (Situation.NOISY_AUDIO, Situation.NOISY_IMAGE, Situation.NOISY_BOTH)
@@ -30,19 +30,31 @@ def scale_strengths(strengths: Strengths, severity: float) -> Strengths:
     return Strengths(**scaled)
 
 
-def at_severity(split: EvalSplit, severity: float) -> EvalSplit:
-    """Scale the strengths of a split's damage; the kind "missing" has none and is left out."""
-    data, damage = copy(split.data), split.data.config.damage
-    scaled = DamageConfig(*(scale_strengths(own, severity) for own in (damage.alone, damage.both)))
-    data.config = replace(data.config, damage=scaled)
-    return split._replace(windows=(data,), kinds=KINDS.keys() - {"missing"})
+class StressedSet(PreparedSet):
+    """A prepared set with damage of another severity, and of some kinds alone."""
+
+    def __init__(self, data: PreparedSet, severity: float, kinds: Collection[str]):
+        vars(self).update(vars(data))
+        alone, both = (scale_strengths(strengths, severity)
+                       for strengths in (data.config.damage.alone, data.config.damage.both))
+        self.damage, self.kinds = DamageConfig(alone, both), set(kinds)
+
+    def __getitem__(self, item: tuple[int, int, Situation]) -> Sample:
+        """Return a sample damaged as in the first draw that has no other kind."""
+        row, first, situation = item
+        sample, seed = self.sample(row), self.config.train.seed
+        for epoch in chain([first], count(FURTHER_DRAWS + 1)):
+            drawn = draw_damage(sample, situation, self.damage, seed, epoch)
+            if {kind for kind, _ in drawn.values()} <= self.kinds:
+                return damage_sample(sample, situation, self.damage, seed, epoch)
 
 
-def score(run: OpenRun, situation: Situation, splits: dict[str, EvalSplit]) -> Table:
-    """Compute the accuracies of all rows, with a column for each split."""
+def score(run: OpenRun, situation: Situation, sets: dict[str, StressedSet]) -> Table:
+    """Compute the accuracies of all rows, with a column for each set."""
     table: Table = {}
-    for column, split in splits.items():
-        scores = score_split(lambda batch: run.models.answer(batch).rows, split, situation)
+    for column, data in sets.items():
+        scores = score_split(lambda batch: run.models.answer(batch).rows,
+                             EvalSplit((data,), "test"), situation)
         for row, own in scores.items():
             table.setdefault(row, {})[column] = own.accuracy
     return table
@@ -53,12 +65,12 @@ def main(argv: list[str] | None = None) -> None:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     add_run_arguments(parser)
     args = parser.parse_args(argv)
-    runs = open_runs(args.run, args.data, features=args.features, workers=args.workers,
-                     device=pick_device(args.device))
-    content, panels = {}, {}
+    runs = open_runs(args)
+    content, panels, strong = {}, {}, KINDS.keys() - {"missing"}      # that have a strength
     for situation in NOISY:
-        tables = [score(run, situation, {f"{severity:g}": at_severity(run.split, severity)
-                                         for severity in SEVERITIES}) for run in runs]
+        tables = [score(run, situation, {
+            f"{severity:g}": StressedSet(run.split.data, severity, strong)
+            for severity in SEVERITIES}) for run in runs]
         content[f"{situation.label}, severity"] = tables
         panels[situation.label] = {
             row: [(float(severity), [table[row][severity] for table in tables])
@@ -66,8 +78,8 @@ def main(argv: list[str] | None = None) -> None:
     for modality, situation in zip(("audio", "image"), NOISY):
         kinds = [kind for kind in KINDS if kind.startswith((modality, "missing"))]
         content[f"{modality}, one kind alone"] = [
-            score(run, situation, {kind: run.split._replace(kinds=[kind]) for kind in kinds})
-            for run in runs]
+            score(run, situation, {kind: StressedSet(run.split.data, 1.0, [kind])
+                                   for kind in kinds}) for run in runs]
     for title, tables in content.items():
         print(f"{format_table(tables, title)}\n")
     write(args.run / "stress.json", content)

@@ -20,7 +20,7 @@ from ptm_mini.lab import attention
 from ptm_mini.lab.hooks import record
 from ptm_mini.method.damage import Sample
 from ptm_mini.method.prompts import PromptedBackbone
-from ptm_mini.report import OpenRun, format_table, open_runs, write
+from ptm_mini.report import OpenRun, add_run_arguments, format_table, open_runs, write
 
 FOLLOWED = Situation.NOISY_IMAGE                   # whose way through the model is shown
 
@@ -95,7 +95,7 @@ def show_model(model: PromptedBackbone, batch: Sample) -> None:
 def show_answers(run: OpenRun, batch: Sample, out: Path) -> None:
     """Show what the router and each strategy make of the sample in each situation."""
     situations, classes, right = [s.label for s in Situation], run.run.classes, {}
-    for row, logits in run.models.answer(batch, ["oracle", "concat", "routed"]).rows.items():
+    for row, logits in run.models.answer(batch).rows.items():
         p = logits.softmax(dim=-1)                                       # [S, K]
         right[row] = dict(zip(situations, p[:, batch.label[0]].tolist()))
         likeliest = p[FOLLOWED].argsort(descending=True)[:3].tolist()
@@ -111,14 +111,12 @@ def show_answers(run: OpenRun, batch: Sample, out: Path) -> None:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add("run", type=Path, help="run folder, or the folder of several seeds: the first is shown")
-    add("out", type=Path, help="folder for the pictures, made if need be")
-    add("--sample", metavar="ID", required=True, help="one of the set, with sound and image")
-    add("--data", type=Path, help="where the run's set is now; default: where it was")
-    add("--features", type=Path, metavar="DIR", help="cache for decoded files; default: in the set")
+    add_run_arguments(parser)
+    parser.add_argument("out", type=Path, help="folder for the pictures, made if need be")
+    parser.add_argument("--sample", metavar="ID", required=True,
+                        help="one of the set, with sound and image")
     args = parser.parse_args(argv)
-    run = open_runs(args.run, args.data, methods=["prompt"], features=args.features)[0]
+    run = open_runs(args, ["prompt"])[0]              # of several seeds the first
     data = run.split.data
     indices = {row.id: i for i, row in enumerate(data.rows) if row.audio and row.image}
     if args.sample not in indices:
