@@ -22,7 +22,7 @@ from data_prep import toy
 from ptm_mini import cav_mae
 from ptm_mini.checkpoint import Run, read_run, run_folders
 from ptm_mini.config import DAMAGES, PRESETS, Config, Situation, change, flatten, leaves, override
-from ptm_mini.data.dataset import PreparedSet, warn_if_truncated
+from ptm_mini.data.dataset import PreparedSet, log_notes
 from ptm_mini.data.manifest import read_classes
 from ptm_mini.errors import InputError, run as run_command
 from ptm_mini.files import locked, save_tensors
@@ -99,7 +99,7 @@ def new_run(args: argparse.Namespace, folder: Path, seed: int | None,
     data = PreparedSet(path, config, features=args.features, workers=args.workers, device=device)
     for split in ("train", "val"):
         data.indices(split, Situation.COMPLETE)         # without complete pairs no stage can train
-    warn_if_truncated(data)
+    log_notes(data)
     run = Run(folder, config, data.classes, data.normalisation, data.folder, data.fingerprint(),
               methods, args.init and str(args.init.resolve()))
     run.write()

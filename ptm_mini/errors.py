@@ -20,6 +20,7 @@ def run(main: Callable[[], None]) -> None:
     130: Ctrl-C.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)      # its remarks name no file
     try:
         main()
     except (InputError, OSError) as error:

@@ -66,7 +66,11 @@ def open_runs(args: argparse.Namespace, methods: list[str] | None = None, damage
         if sets[0].classes != run.classes:
             raise InputError(f"{sets[0].folder}: its classes differ from those of {path}; expected "
                              f"{', '.join(run.classes)}")
-        if args.data is None and sets[0].fingerprint() != run.fingerprint:
+        if sets[0].fingerprint() == run.fingerprint:
+            if sets[0].folder != run.data:                    # moved: the run remembers where to
+                run.data = sets[0].folder
+                run.write()
+        elif args.data is None:
             raise InputError(f"{run.data}: has changed since {path} was trained on it; restore it, "
                              f"or take it as it is with --data {run.data}")
         if lacking := [method for method in run.methods if method not in trained_methods(run)]:

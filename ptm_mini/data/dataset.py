@@ -213,8 +213,11 @@ def read_log_mel(source: Sound, config: AudioConfig, place: float = 0.0) -> Tens
     return F.pad(log_mel, (0, 0, 0, config.frames - len(log_mel)))      # where pad_log_mel is set
 
 
-def warn_if_truncated(data: PreparedSet) -> None:
-    """Say so where most of the sounds are longer than the used part."""
+def log_notes(data: PreparedSet) -> None:
+    """Say so where a class has no training sample, or most sounds are longer than the used part."""
+    present = {row.label for row in data.rows if row.split == "train"}
+    if lacking := [label for label in data.classes if label not in present]:
+        logger.warning("note: no training sample of %s", ", ".join(lacking))
     limit, names = data.config.audio.seconds, sorted({row.audio for row in data.rows} - {""})
     seconds = [soundfile.info(data.root / name).duration
                for name in names[::1 + len(names) // 200]]

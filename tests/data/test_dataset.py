@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from ptm_mini.config import Situation, override
 from ptm_mini.data import dataset
 from ptm_mini.data.dataset import (Normalisation, PreparedSet, TrainingSamples, augment, collate,
-                                   take_fraction, warn_if_truncated)
+                                   log_notes, take_fraction)
 from ptm_mini.data.image import normalise
 from ptm_mini.errors import InputError
 from ptm_mini.method.damage import Sample, damage_sample
@@ -251,9 +251,13 @@ def test_a_fraction_is_taken_of_each_class_by_seed(data: PreparedSet) -> None:
     assert torch.equal(take_fraction(rows, data.labels, 1.0, 0), rows)
 
 
-def test_long_sounds_are_warned_of(six: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_notes_on_long_sounds_and_classes_that_are_not_trained(
+        six: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
-    warn_if_truncated(PreparedSet(six, override(CONFIG, "audio.seconds=0.495")))
+    log_notes(PreparedSet(six, override(CONFIG, "audio.seconds=0.495")))
     assert caplog.text == ""                                              # of 0.375 s
-    warn_if_truncated(PreparedSet(six, CONFIG))
+    log_notes(PreparedSet(six, CONFIG))
     assert "most sounds are longer than the 0.335 s" in caplog.text
+    edit(six, 3, split="test")
+    log_notes(PreparedSet(six, CONFIG))
+    assert caplog.messages[-2] == "note: no training sample of b"
