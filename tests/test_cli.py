@@ -11,7 +11,7 @@ from pytest import CaptureFixture, MonkeyPatch
 import eval as eval_command
 import train as train_command
 from ptm_mini import files
-from ptm_mini.checkpoint import read_run, run_folders
+from ptm_mini.checkpoint import read_run
 from ptm_mini.config import PRESETS, Situation, leaves
 from ptm_mini.evaluation import STRATEGIES
 from ptm_mini.files import locked
@@ -198,25 +198,6 @@ def test_help_explains_methods_and_strategies(capsys: CaptureFixture, command: o
     for word in words:
         line = next(line for line in printed.splitlines() if line.startswith(f"  {word} "))
         assert len(line.split()) > 3
-
-
-@pytest.mark.parametrize("command, arguments, words", [
-    (train_command, "--method promt", ["--method", "promt", "prompt"]),
-    (train_command, "--epohcs 3", ["--epohcs"]), (eval_command, "", ["run"]),
-    (eval_command, "run --damage mild", ["--damage", "paper"])])
-def test_an_unknown_flag_or_word_is_named(capsys: CaptureFixture, command: object, arguments: str,
-                                          words: list[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        command.main(arguments.split())
-    *_, line = capsys.readouterr().err.splitlines()
-    assert caught.value.code == 2 and all(word in line for word in words)
-
-
-def test_a_copy_of_a_run_beside_the_seeds_is_none_of_them(tmp_path: Path) -> None:
-    for name in ("seed-10", "seed-9", "seed-9-backup"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "config.json").touch()
-    assert run_folders(tmp_path) == [tmp_path / "seed-9", tmp_path / "seed-10"]
 
 
 def test_interrupted_before_there_is_a_run_no_resume_is_advised(

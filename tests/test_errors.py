@@ -3,7 +3,7 @@ import pytest
 from helpers import failure
 from pytest import CaptureFixture
 
-from ptm_mini.errors import InputError, NonFiniteLoss, nearest, run
+from ptm_mini.errors import InputError, NonFiniteLoss, run
 
 
 def throw(error: BaseException) -> None:
@@ -25,10 +25,3 @@ def test_an_error_is_one_line_and_a_status(capsys: CaptureFixture, error: BaseEx
 def test_a_mistake_of_the_program_is_not_hidden() -> None:
     with pytest.raises(ZeroDivisionError):
         run(lambda: throw(ZeroDivisionError()))
-
-
-def test_an_unknown_word_is_answered_with_the_valid_ones() -> None:
-    assert nearest("promt", ["head", "prompt"]) == "did you mean prompt?"
-    assert nearest("xyz", ["head", "prompt"]) == "expected one of head, prompt"
-    assert nearest("xyz", [f"{n}" for n in range(12)]) == (
-        "expected one of 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more")

@@ -10,7 +10,7 @@ from pytest import MonkeyPatch
 
 from data_prep.shared import new_folder
 from ptm_mini.errors import InputError
-from ptm_mini.files import refuse_existing, save_tensors, whole_file, write_file
+from ptm_mini.files import save_tensors, whole_file, write_file
 
 
 def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path,
@@ -52,15 +52,6 @@ def test_an_interruption_leaves_nothing_and_a_bad_place_is_named(tmp_path: Path,
     with pytest.raises(InputError, match="file/below: can't be written"):
         with context(tmp_path / "file" / "below"):
             pass
-
-
-def test_what_exists_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
-    (tmp_path / "file").touch()
-    (tmp_path / "folder").mkdir()
-    for path in tmp_path.iterdir():
-        assert f"{path}: exists already; expected a new name" in refusal(refuse_existing, path)
-    refuse_existing(tmp_path / "new")
 
 
 def test_the_same_tensors_are_the_same_bytes_under_any_name(tmp_path: Path) -> None:

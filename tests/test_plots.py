@@ -5,8 +5,7 @@ import pytest
 import torch
 from PIL import Image, ImageChops
 
-from ptm_mini.data.image import normalise
-from ptm_mini.plots import COLOURS, GAP, INK, SIDE, Cell, bars, draw_audio, draw_image, grid
+from ptm_mini.plots import COLOURS, GAP, INK, SIDE, Cell, bars, draw_audio, grid
 
 LONG = "a name that is much wider than the bars, the panels and the pictures below it"
 
@@ -77,8 +76,3 @@ def test_sound_has_time_to_the_right_and_low_notes_at_the_bottom() -> None:
     assert picture.getpixel((62, 30)) == (255, 255, 25)
     for corner in ((1, 1), (62, 1), (1, 30)):
         assert picture.getpixel(corner) == (0, 0, 0)
-
-
-def test_an_image_is_drawn_with_its_own_pixels() -> None:
-    pixels = torch.arange(3 * 8 * 8, dtype=torch.uint8).view(3, 8, 8)
-    assert draw_image(normalise(pixels)).getpixel((5, 2)) == tuple(pixels[:, 2, 5].tolist())

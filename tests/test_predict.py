@@ -44,15 +44,6 @@ def test_a_split_is_answered_as_in_its_evaluation(model: Predictor, data: Prepar
     assert [answer.situation for answer in answers] == expected.picks.tolist()
 
 
-def test_an_answer_agrees_with_itself(model: Predictor, pair: tuple[Path, Path]) -> None:
-    answer = model.predict(*pair)
-    shares = list(answer.probabilities.values())
-    assert sum(shares) == pytest.approx(1) and shares == sorted(shares, reverse=True)
-    assert answer.label == max(answer.probabilities, key=answer.probabilities.get)
-    assert sum(answer.router.values()) == pytest.approx(1)
-    assert answer.situation == max(answer.router, key=answer.router.get)
-
-
 def test_arrays_are_answered_as_their_files(model: Predictor, pair: tuple[Path, Path],
                                             tmp_path: Path) -> None:
     wave, rate = soundfile.read(pair[0])

@@ -81,13 +81,6 @@ def test_several_seeds_resume_together(few_set: Path, tmp_path: Path,
         assert trained_methods(run) == ["full_mixed"] and len(run.read_log()) == 2
 
 
-def test_a_broken_state_is_named(out: Path, capsys: CaptureFixture) -> None:
-    state = out / "prompt-together.state"
-    state.write_bytes(state.read_bytes()[:-1000])
-    line, status = failure(capsys, train_only, "--resume", out)
-    assert line.startswith(f"{state}: is no file of tensors, or a broken one") and status == 2
-
-
 def test_an_evaluation_says_what_is_not_finished(out: Path, capsys: CaptureFixture,
                                                  caplog: LogCaptureFixture) -> None:
     evaluate_run(out)

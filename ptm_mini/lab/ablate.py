@@ -176,10 +176,10 @@ def train_variant(opened: OpenRun, variant: Variant) -> Run:
     data = copy(opened.split.data)
     data.config = config                  # of which a variant changes nothing that decoding reads
     with locked(folder):
+        if "model.fusion" not in changes and not variant_run.path("backbone").exists():
+            os.link(run.path("backbone"), variant_run.path("backbone"))     # one file, two names
         if not (folder / "config.json").exists():
             variant_run.write()
-            if "model.fusion" not in changes:
-                os.link(run.path("backbone"), variant_run.path("backbone"))
         stored = flatten(read_run(folder).config)
         for key, value in flatten(config).items():    # those of a method can change with train.py
             if key.startswith(private_settings(method)) and value != stored[key]:

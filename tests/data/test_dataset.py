@@ -85,7 +85,7 @@ def test_the_cache_is_a_plain_array_in_the_named_folder(six: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("error, message", [
-    (InputError("3.wav: broken"), "3.wav: broken"), (KeyboardInterrupt("Ctrl-C"), "Ctrl-C"),
+    (KeyboardInterrupt("Ctrl-C"), "Ctrl-C"),
     (OSError(28, "disk full"), r"\(disk full\); make room, or name another .* --features")])
 def test_what_stops_decoding_leaves_nothing(six: Path, monkeypatch: pytest.MonkeyPatch,
                                             error: BaseException, message: str) -> None:
@@ -105,11 +105,10 @@ def test_decoding_is_done_on_one_thread(six: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(dataset, "fbank",
                         lambda *x: threads.append(torch.get_num_threads()) or fbank(*x))
     torch.set_num_threads(3)
-    try:
-        PreparedSet(six, CONFIG)
-        assert threads == [1] * 5 and torch.get_num_threads() == 3
-    finally:
-        torch.set_num_threads(1)
+    PreparedSet(six, CONFIG)
+    after = torch.get_num_threads()
+    torch.set_num_threads(1)
+    assert threads == [1] * 5 and after == 3
 
 
 @pytest.mark.slow
@@ -157,9 +156,7 @@ def test_a_modality_that_nothing_has(six: Path) -> None:
     write_manifest(six, [row | {"image": "0.png", "audio": "" if row["split"] == "train" else
                                 row["audio"]} for row in rows])
     assert "split 'train': no sample has audio" in refusal(PreparedSet, six, CONFIG)
-
-
-def test_silent_training_sounds_are_refused(six: Path) -> None:
+    write_manifest(six, rows)
     for name in ("0.wav", "1.wav"):
         soundfile.write(six / name, np.zeros(6000), RATE)
     assert "split 'train': all its audio is silent" in refusal(PreparedSet, six, CONFIG)
@@ -189,11 +186,10 @@ def test_the_fingerprint_is_that_of_the_content(six: Path, tmp_path: Path) -> No
 
 # Batches
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_workers_make_the_same_bytes(data: PreparedSet, workers: int) -> None:
-    """For a GPU; here the loader makes them itself, as `loader` does."""
+def test_workers_make_the_same_bytes(data: PreparedSet) -> None:
+    """As a GPU has them; here `loader` has none."""
     items = TrainingSamples(data, tuple(Situation)).items(3, "prompt")
-    ours = list(DataLoader(data, 4, sampler=items, collate_fn=collate, num_workers=workers))
+    ours = list(DataLoader(data, 4, sampler=items, collate_fn=collate, num_workers=2))
     assert len(ours) == 6 and all(map(equal, ours, data.loader(items, 4)))
     assert [id for batch in ours for id in batch.id] == [data.rows[row].id for row, *_ in items]
 
@@ -225,7 +221,6 @@ def test_epochs_differ_in_order_and_situations_and_repeat_by_seed(data: Prepared
     orders = [[row for row, *_ in items] for items in (first, second, of_prompts)]
     assert train not in orders and len({tuple(order) for order in orders}) == 3
     assert {item[::2] for item in first} != {item[::2] for item in second}
-    assert samples.items(1, "full_mixed") == first
     assert sorted(of_prompts) == sorted(first) == samples.items(1)
 
 

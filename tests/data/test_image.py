@@ -81,8 +81,7 @@ def test_an_image_is_turned_upright(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("width, height, size", [
-    (97, 32, 32), (32, 96, 32), (64, 64, 32), (28, 28, 32), (47, 45, 32), (20, 20, 224),
-    (120, 120, 32), (2, 2, 8)])
+    (97, 32, 32), (32, 96, 32), (47, 45, 32), (20, 20, 224), (120, 120, 32), (2, 2, 8)])
 def test_the_centred_square_is_resized_by_the_formula(width: int, height: int, size: int) -> None:
     side, steps, image = min(width, height), {}, noise(width, height)
     left, top = (width - side) // 2, (height - side) // 2
@@ -92,8 +91,6 @@ def test_the_centred_square_is_resized_by_the_formula(width: int, height: int, s
     assert np.array_equal(steps["rgb"], square)
     assert np.abs(steps["resized"].numpy() - expected).max() < 1e-9
     assert torch.equal(ours, (steps["resized"] + 0.501).floor().clamp(0, 255).byte())
-    half = Image.fromarray(np.array([[0, 1], [1, 0]], np.uint8))
-    assert read_image(half, 1).flatten().tolist() == [1, 1, 1]
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg"])

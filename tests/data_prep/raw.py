@@ -22,6 +22,7 @@ LAYOUTS = {
                    "Dataset_v3_vision/{s.label}/{s.stem}.jpg"),
     "audio_dataset": ("audio_dataset/{title}/{s.stem}.FLAC", "IMAGE/{s.label}/{s.stem}.Jpeg"),
     "one below": ("raw/sound/{s.label}/{s.stem}.ogg", "raw/images/{s.label}/{s.stem}.png"),
+    "classes": ("raw/{s.label}/audio/{s.stem}.wav", "raw/{s.label}/images/{s.stem}.png"),
     "splits": ("{s.split}/audio/{s.label}/{s.stem}.wav", "{s.split}/visual/{title}/{s.stem}.png"),
     "splits below": ("raw/{s.split}/audio/{s.label}/{s.stem}.wav",
                      "raw/{s.split}/visual/{s.label}/{s.stem}.png")}

@@ -44,8 +44,6 @@ def test_shares_are_means_and_lie_where_their_patches_are_drawn(
 def test_the_table_holds_means_over_the_test_samples(data: PreparedSet) -> None:
     run, situation = open_random(data), Situation.NOISY_IMAGE
     table = attention.compute_shares(run)
-    assert list(table) == ["audio queries", "image queries"]
-    assert list(table["audio queries"]) == [s.label for s in Situation]
     items = [run.split.item(row, situation) for row in data.indices("test").tolist()]
     shares = [1 - float(attention.map_attention(run, batch)["image"].sum())
               for batch in data.loader(items, 1)]

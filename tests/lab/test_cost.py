@@ -72,8 +72,6 @@ def test_the_command_prints_its_tables(capsys: pytest.CaptureFixture) -> None:
     arguments = [*FLAGS, "--batch", "2", "--repeats", "1", "--device", "cpu"]
     cost.main([*arguments, "--serving", "1", "3"])
     training, serving = capsys.readouterr().out.split("A training step:")[1].split("Answering")
-    for row in ("full fine-tuning", "prompts both", "head, cached"):
-        assert f"| {row} " in training
-    assert "Making the cached tokens of a batch: " in training
+    assert "| full fine-tuning " in training and "| head, cached " in training
     assert "ms, 1 |" in serving and "ms, 3 |" in serving and "| full_mixed " in serving
     assert "expected 1 or more" in refusal(cost.main, ["--serving", "0"])

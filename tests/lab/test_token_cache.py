@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import CONFIG, random_backbone, random_batch
+from helpers import CONFIG, random_backbone
 
 from ptm_mini.checkpoint import Run, fingerprint, load_tensors
 from ptm_mini.config import Situation, change
@@ -11,9 +11,9 @@ from ptm_mini.data.dataset import PreparedSet, TrainingSamples
 from ptm_mini.lab import token_cache
 from ptm_mini.lab.token_cache import BackboneTail, CachedSet
 from ptm_mini.method.backbone import Backbone, freeze
-from ptm_mini.training import METHODS, train_cases, train_together
+from ptm_mini.training import train_cases, train_together
 
-EPOCHS = 3
+EPOCHS = 2
 ATTENTION = change(CONFIG, {
     "prompts.input_depth": 0, "train.fraction": 0.5, "train.prompt.batch_size": 4,
     **{f"train.{stage}.epochs": EPOCHS for stage in ("head", "prompt", "together")}})
@@ -25,26 +25,10 @@ def backbone() -> Backbone:
 
 
 @pytest.mark.parametrize("method", ["head", "prompt"])
-def test_a_step_on_tokens_has_the_same_logits_and_gradients_to_the_bit(
-        method: str, backbone: Backbone) -> None:
-    batch, found = random_batch(ATTENTION), []
-    tokens = backbone.encode(batch.audio, batch.image)
-    for on, inputs in ((backbone, (batch.audio, batch.image)), (BackboneTail(backbone), tokens)):
-        model = METHODS[method](on, ATTENTION, torch.Generator().manual_seed(0))
-        logits = model(*inputs)
-        logits.square().sum().backward()
-        gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-        found.append((logits, gradients))
-    (whole, expected), (tail, gradients) = found
-    assert torch.equal(whole, tail) and expected.keys() == gradients.keys() != set()
-    assert all(torch.equal(gradients[name], expected[name]) for name in expected)
-
-
-@pytest.mark.parametrize("method", ["head", "prompt"])
 def test_with_as_many_views_as_epochs_training_is_the_same(
-        method: str, small_set: Path, backbone: Backbone, tmp_path: Path,
+        method: str, few_set: Path, backbone: Backbone, tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch) -> None:
-    data, trained = PreparedSet(small_set, ATTENTION), []
+    data, trained = PreparedSet(few_set, ATTENTION), []
     for dtype in (None, torch.float32, torch.float16):                  # None: no cache
         run = Run(tmp_path / str(dtype), ATTENTION, data.classes, data.normalisation, data.folder,
                   data.fingerprint(), trained_on=fingerprint(backbone))
@@ -82,9 +66,7 @@ def test_epochs_take_turns_with_the_views(missing_set: Path, backbone: Backbone,
     damaged, = TrainingSamples(data, tuple(Situation)).loader(100, 2, "head complete")
     for found, tokens in zip(batch[:2], backbone.encode(damaged.audio, damaged.image)):
         assert torch.allclose(found, tokens, atol=1e-6)
-    for found, expected in zip(batch[2:4], damaged[2:4]):          # situations and labels
-        assert torch.equal(found, expected)
-    assert batch.id == damaged.id
+    assert torch.equal(batch.situation, damaged.situation) and batch.id == damaged.id
     with torch.no_grad():
         backbone.image_encoder.modality += 1                  # nobody asks the encoders again
     assert torch.equal(first, read(3))

@@ -30,6 +30,8 @@ def test_each_starts_as_the_backbone(backbone: Backbone, inputs: Inputs, method:
     shake(model, torch.Generator().manual_seed(1), by=0.1)
     model(audio, image).square().sum().backward()
     assert all(p.grad.any() for p in model.parameters() if p.requires_grad)
+    if method.startswith("full"):
+        assert all(p.requires_grad for p in model.parameters())
     assert not torch.allclose(model(audio, image), logits, atol=1e-2)
     assert all(p.grad is None and not p.requires_grad for p in backbone.parameters())
     assert torch.equal(backbone(audio, image), logits) and not backbone.training
@@ -39,9 +41,7 @@ def test_each_starts_as_the_backbone(backbone: Backbone, inputs: Inputs, method:
     ("head", [], True, 0),
     # attentions: 2 + 2 in encoders, 2 cross, 1 joint = 7; each r D + 3 D r + r D + D r = 6 D r
     ("lora", ["lora.rank=3"], True, 7 * 6 * 16 * 3),
-    ("lora", ["lora.rank=3", "lora.tune_head=false"], False, 7 * 6 * 16 * 3),
     # one after each attention and each MLP: 14, each 2 D b + b + D
-    ("adapter", ["adapter.bottleneck=3"], True, 14 * (2 * 16 * 3 + 3 + 16)),
     ("adapter", ["adapter.bottleneck=3", "adapter.tune_head=false"], False,
      14 * (2 * 16 * 3 + 3 + 16)),
     # norms: two in each of 5 blocks, three in each of 2 cross updates = 16, each 2 D
@@ -56,12 +56,6 @@ def test_trainable_parameters_by_hand(backbone: Backbone, method: str, settings:
     assert sum(p.numel() for p in trained) == expected + HEAD * tunes_head
     shared = set(backbone.parameters()) - (set(backbone.head.parameters()) if tunes_head else set())
     assert set(model.parameters()) - trained == shared
-
-
-def test_full_fine_tuning_trains_a_copy_of_everything(backbone: Backbone) -> None:
-    model = build("full_mixed", backbone)
-    assert all(p.requires_grad for p in model.parameters())
-    assert not set(model.parameters()) & set(backbone.parameters())
 
 
 def test_lora_starts_uniform(backbone: Backbone) -> None:

@@ -8,8 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ptm_mini.config import DAMAGES, Situation, Strengths
-from ptm_mini.method.damage import (KINDS, Sample, damage_sample, draw_damage, seeded_generator,
-                                    weights_generator)
+from ptm_mini.method.damage import KINDS, Sample, damage_sample, draw_damage, weights_generator
 
 STRONG = DAMAGES["strong"]
 COMPLETE, AUDIO, IMAGE, BOTH = Situation
@@ -59,16 +58,14 @@ def test_noise_has_its_strength_and_an_image_stays_within_3() -> None:
     assert noisy.abs().max() == 3 and 0.4 < (noisy.abs() < 3).float().mean() < 0.5    # of a normal
 
 
-@pytest.mark.parametrize("side, share, kernel", [
-    (64, 0.23, 15), (224, 0.03, 7), (32, 0.23, 7), (32, 0.03, 1), (16, 1.0, 17), (16, 0.0, 1)])
+@pytest.mark.parametrize("side, share, kernel", [(64, 0.23, 15), (32, 0.03, 1), (16, 1.0, 17)])
 def test_blur_is_a_box_mean_over_the_part_inside(side: int, share: float, kernel: int) -> None:
     image = torch.randn(3, side, side)
     expected = F.avg_pool2d(image, kernel, 1, kernel // 2, count_include_pad=False)
     assert (apply_kind(image, "image_blur", share) - expected).abs().max() < 1e-6
 
 
-@pytest.mark.parametrize("side, share, left", [(224, 0.05, 11), (32, 0.05, 2), (33, 0.30, 10),
-                                               (32, 0.0, 1)])
+@pytest.mark.parametrize("side, share, left", [(224, 0.05, 11), (33, 0.3, 10), (32, 0.0, 1)])
 def test_pixelate_leaves_the_share_of_the_side(side: int, share: float, left: int) -> None:
     image = torch.randn(3, side, side)
     assert len(apply_kind(image, "image_pixelate", share)[0].unique()) == left ** 2
@@ -112,8 +109,7 @@ def test_every_kind_is_drawn_as_often_and_missing_never_in_both() -> None:
         assert (situation, kind) != (BOTH, "missing")
 
 
-@pytest.mark.parametrize("missing, situation", [(AUDIO, IMAGE), (IMAGE, AUDIO), (AUDIO, BOTH),
-                                                (IMAGE, COMPLETE)])
+@pytest.mark.parametrize("missing, situation", [(AUDIO, IMAGE), (IMAGE, BOTH)])
 def test_a_missing_modality_stays_0(missing: Situation, situation: Situation) -> None:
     lost = "audio" if missing == AUDIO else "image"
     for sample in make_samples(8, missing):
@@ -122,9 +118,6 @@ def test_a_missing_modality_stays_0(missing: Situation, situation: Situation) ->
         assert not getattr(damaged, lost).any() and damaged.situation == missing | situation
 
 
-def test_golden_draws_and_weights() -> None:
-    """For porters: the first numbers of a sample's generator, and which seed draws weights."""
-    numbers = seeded_generator(0, 1, "0_george_0").integers(0, 1000, 4)
-    assert numbers.tolist() == [681, 591, 973, 21]
+def test_each_situation_draws_its_weights_from_a_seed_of_its_own() -> None:
     assert [weights_generator(1, situation).initial_seed()
             for situation in (None, *Situation)] == [1, 4, 5, 6, 7]
