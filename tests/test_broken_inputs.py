@@ -84,15 +84,12 @@ def place(few_set: Path, seeds_folder: Path, tmp_path_factory: TempPathFactory) 
     (place / "file").write_text("neither sound nor image")
     (place / "pairs.csv").write_text(f"audio,image\nset/{SOUND},\n")
     (place / "list.csv").write_text("audio,picture\nset/0.wav,set/0.png\n")
-    (place / "latin.csv").write_bytes(b"audio,image\n\xe4.wav,\n")
     return place
 
 
 @pytest.mark.parametrize("command, arguments, message", [
     (train_only, f"{NEW} --fraction 2", "setting train.fraction=2.0: expected more than 0, at mos"),
-    (train_only, f"{NEW} --set prompts.length=many", "setting prompts.length=many: expected int"),
     (train_only, "--data nowhere --out new", "nowhere: no such folder; expected a prepared set"),
-    (train_only, "--data set --out file", "file: can't be written"),
     (train_only, "--data set --out set", "--out set: exists already and holds no run"),
     (train_only, "--out run --seeds 2", "--out run: "),
     (train_only, f"{NEW} --features file/below", "with --features"),
@@ -100,20 +97,14 @@ def place(few_set: Path, seeds_folder: Path, tmp_path_factory: TempPathFactory) 
     (train_only, f"{NEW} --init file", "file: is no file of tensors, or a broken one"),
     (train_only, f"{NEW} --freeze-backbone", "--freeze-backbone: there is no backbone yet"),
     (evaluate_run, "nowhere", "nowhere/config.json: no such file; expected the folder of one run"),
-    (evaluate_run, "run --data nowhere", "nowhere: no such folder"),
     (evaluate_run, "run --method head", "--method head: run has not trained it; train it with  "
                                         "python train.py --out run --method head"),
-    (evaluate_run, "run --windows 0", "windows=0: expected 1 or more"),
-    (evaluate_run, "run --draws 0", "--draws 0: expected 1 or more"),
     (evaluate_run, "run --json", "--json and --picture: nothing to answer; expected --audio or"),
     (evaluate_run, "run --audio file --draws 2", "--audio and --image: expected no flags of an"),
-    (evaluate_run, "run --audio nowhere.wav", "nowhere.wav: no such file"),
     (evaluate_run, f"run --audio set/{SOUND} --picture file", "file: exists already"),
     (evaluate_run, f"run --audio set/{SOUND} --picture file/a.png", "file/a.png: can't be written"),
     (evaluate_run, "run --out a.csv", "--pairs and --out: expected both, and no flags of an evalu"),
-    (evaluate_run, "run --pairs nowhere --out a.csv", "nowhere: No such file or directory"),
     (evaluate_run, "run --pairs list.csv --out a.csv", "list.csv: no column 'image'"),
-    (evaluate_run, "run --pairs latin.csv --out a.csv", "latin.csv: 'utf-8' codec can't decode"),
     (evaluate_run, "run --pairs pairs.csv --out file", "file: exists already")])
 def test_a_wrong_flag_is_named(place: Path, monkeypatch: MonkeyPatch, capsys: CaptureFixture,
                                command: Callable[..., None], arguments: str, message: str) -> None:

@@ -26,18 +26,12 @@ def test_config_json_gives_the_same_run(run_folder: Path, data: PreparedSet) -> 
     assert (run_folder / "config.json").read_bytes() == before
 
 
-def test_what_is_saved_is_loaded_frozen(run_folder: Path) -> None:
+def test_all_that_is_loaded_is_frozen_and_on_the_device(run_folder: Path) -> None:
     run = read_run(run_folder)
-    models = load_models(run, torch.device("cpu"))
+    models = load_models(run, torch.device("meta"))
     assert models.methods.keys() == METHODS.keys() == set(trained_methods(run))
-    for name, model in models.methods.items():
-        assert not any(p.requires_grad for p in model.parameters()), name
-        assert not model.training
-
-
-def test_all_that_is_loaded_is_on_the_device(run_folder: Path) -> None:
-    models = load_models(read_run(run_folder), torch.device("meta"))
     for model in (models.backbone, models.router, *models.methods.values()):
+        assert not model.training and not any(p.requires_grad for p in model.parameters())
         assert {tensor.device.type for tensor in model.state_dict().values()} == {"meta"}
 
 

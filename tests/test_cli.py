@@ -8,14 +8,13 @@ from helpers import (FLAGS, edit, evaluate_run, failure, files_of, read_manifest
                      train, train_only, write_manifest, write_small_set)
 from pytest import CaptureFixture, MonkeyPatch
 
-import eval as eval_command
 import train as train_command
 from ptm_mini import files
 from ptm_mini.checkpoint import read_run
 from ptm_mini.config import PRESETS, Situation, leaves
 from ptm_mini.evaluation import STRATEGIES
 from ptm_mini.files import locked
-from ptm_mini.training import METHODS, stages_of
+from ptm_mini.training import stages_of
 
 
 FASTEST = ["--method", "full_mixed"]             # to train, and to evaluate
@@ -186,25 +185,3 @@ def test_settings_are_listed_as_the_flags_make_them(capsys: CaptureFixture) -> N
     assert values["damage.both.image_blur"] == "0.03"
     assert {values[key] for key in values if key.endswith(".epochs")} == {"3"}
     assert f"{'prompts.length':<38} 16     P, tokens per modality and place" in lines
-
-
-@pytest.mark.parametrize("command, words", [(train_command, METHODS), (eval_command, STRATEGIES)])
-def test_help_explains_methods_and_strategies(capsys: CaptureFixture, command: object,
-                                              words: dict) -> None:
-    with pytest.raises(SystemExit) as caught:
-        command.main(["--help"])
-    printed = capsys.readouterr().out
-    assert caught.value.code == 0
-    for word in words:
-        line = next(line for line in printed.splitlines() if line.startswith(f"  {word} "))
-        assert len(line.split()) > 3
-
-
-def test_interrupted_before_there_is_a_run_no_resume_is_advised(
-        small_set: Path, tmp_path: Path, monkeypatch: MonkeyPatch) -> None:
-    def interrupt(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-    monkeypatch.setattr(train_command, "PreparedSet", interrupt)
-    with pytest.raises(KeyboardInterrupt) as caught:
-        train_command.main(["--data", str(small_set), "--out", str(tmp_path / "run")])
-    assert "resume" not in str(caught.value) and not (tmp_path / "run").exists()

@@ -3,7 +3,7 @@ import pytest
 from helpers import failure
 from pytest import CaptureFixture
 
-from ptm_mini.errors import InputError, NonFiniteLoss, run
+from ptm_mini.errors import InputError, NonFiniteLoss
 
 
 def throw(error: BaseException) -> None:
@@ -20,8 +20,3 @@ def throw(error: BaseException) -> None:
 def test_an_error_is_one_line_and_a_status(capsys: CaptureFixture, error: BaseException,
                                            status: int, line: str) -> None:
     assert failure(capsys, throw, error) == (line, status)
-
-
-def test_a_mistake_of_the_program_is_not_hidden() -> None:
-    with pytest.raises(ZeroDivisionError):
-        run(lambda: throw(ZeroDivisionError()))

@@ -4,13 +4,12 @@ import os
 from pathlib import Path
 
 import pytest
-import torch
 from helpers import refusal
 from pytest import MonkeyPatch
 
 from data_prep.shared import new_folder
 from ptm_mini.errors import InputError
-from ptm_mini.files import save_tensors, whole_file, write_file
+from ptm_mini.files import whole_file, write_file
 
 
 def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path,
@@ -52,10 +51,3 @@ def test_an_interruption_leaves_nothing_and_a_bad_place_is_named(tmp_path: Path,
     with pytest.raises(InputError, match="file/below: can't be written"):
         with context(tmp_path / "file" / "below"):
             pass
-
-
-def test_the_same_tensors_are_the_same_bytes_under_any_name(tmp_path: Path) -> None:
-    content = {"x": torch.arange(3.0), "epoch": 2}
-    save_tensors(tmp_path / "one.pt", content)
-    save_tensors(tmp_path / "another.pt", content)
-    assert (tmp_path / "one.pt").read_bytes() == (tmp_path / "another.pt").read_bytes()

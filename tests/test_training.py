@@ -15,7 +15,7 @@ from ptm_mini.checkpoint import Run, fingerprint
 from ptm_mini.config import Situation, change
 from ptm_mini.data.dataset import PreparedSet
 from ptm_mini.evaluation import Score
-from ptm_mini.training import METHODS, pick_device
+from ptm_mini.training import pick_device
 
 
 @pytest.fixture
@@ -48,18 +48,6 @@ def test_the_best_epoch_is_kept_over_an_interruption(run: Run, data: PreparedSet
     backbone = random_backbone(CONFIG, generator())
     training.train(run, "backbone", backbone, data, [Situation.COMPLETE])
     assert len(set(after)) == len(scores) and fingerprint(backbone) == after[best]
-
-
-def test_each_epoch_is_a_line_and_what_trains_is_named(run: Run, data: PreparedSet,
-                                                       caplog: LogCaptureFixture) -> None:
-    model = METHODS["head"](random_backbone(CONFIG, generator()), CONFIG, generator())
-    run.config = change(CONFIG, {"train.head.epochs": 2})
-    with caplog.at_level(logging.INFO):
-        training.train(run, "head noisy_both", model, data, [Situation.NOISY_BOTH])
-    first, one, two = caplog.messages
-    assert first == "head noisy_both: 83 trainable parameters"
-    line = r"head noisy_both +epoch +{}/2 +loss \d\.\d{{4}} +validation [01]\.\d{{4}} +\d+\.\d s"
-    assert re.fullmatch(line.format(1), one) and re.fullmatch(line.format(2), two)
 
 
 def test_training_together_reaches_all_prompt_sets(run_folder: Path) -> None:
