@@ -60,6 +60,9 @@ def pair_by_class(rows: list[Row], labels: np.ndarray, seed: int) -> np.ndarray:
     for digit in range(10):
         recordings = [i for i, row in enumerate(rows) if row.label == str(digit)]
         images = np.flatnonzero(labels == digit)
+        if len(images) < len(recordings):
+            raise InputError(f"digit {digit}: {len(images)} images for {len(recordings)} "
+                             f"recordings; expected one each")
         pairs[recordings] = generator.permutation(images)[:len(recordings)]
     return pairs
 
