@@ -96,6 +96,10 @@ def test_av_mnist_names_what_is_wrong(tmp_path):
         images.write_bytes(content)
         refuse(f"{images}: .*; expected a whole IDX file")
     images.write_bytes(whole)
+    recording = next((tmp_path / "fsdd").glob("0_*.wav"))
+    for n in range(100, 200):
+        shutil.copy(recording, recording.with_stem(f"0_x_{n}"))
+    refuse("digit 0: .* images for .* recordings")
     labels.unlink()
     refuse("t10k-labels-idx1-ubyte.gz: .*No such file")
     images.unlink()
