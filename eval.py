@@ -83,8 +83,7 @@ def main(argv: list[str] | None = None) -> None:
             write_file(args.picture, draw(answer, pair))
         return
     runs = open_runs(args, args.method, args.damage, args.draws, args.windows)
-    part = "".join(f"-{method}" for method in args.method or ())       # has files of its own
-    report(args.run, [run._replace(suffix=run.suffix + part) for run in runs], args.details)
+    report(args.run, runs, args.details)
 
 
 if __name__ == "__main__":

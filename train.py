@@ -16,8 +16,6 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from data_prep import toy
 from ptm_mini import cav_mae
 from ptm_mini.checkpoint import Run, read_run, run_folders
@@ -42,9 +40,11 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--method", nargs="+", choices=[*METHODS, "all"], metavar="METHOD",
         help="what to train on the backbone, see below; default: prompt")
     add("--data", type=Path, help="prepared set; default: sets/toy, or the run's own")
-    add("--out", type=Path, help="run folder, new or to get more methods; default: the first free "
-                                 "runs/SET-NUMBER")
-    add("--resume", type=Path, metavar="RUN", help="finish what was interrupted in this folder")
+    place = parser.add_mutually_exclusive_group()
+    place.add_argument("--out", type=Path, help="run folder, new or to get more methods; default: "
+                                                "the first free runs/SET-NUMBER")
+    place.add_argument("--resume", type=Path, metavar="RUN",
+                       help="finish what was interrupted in this folder")
     add("--preset", choices=PRESETS, help="sizes of model and inputs; default: tiny")
     add("--init", type=Path, metavar="FILE", help="CAV-MAE checkpoint to start the backbone from")
     add("--freeze-backbone", action="store_true",
@@ -63,7 +63,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--device", choices=["auto", "cpu", "cuda"], default="auto",
         help="default: a CUDA device if there is one")
     args = parser.parse_args(argv)
-    args.method = [name for name in METHODS if args.method and {name, "all"} & set(args.method)]
+    chosen = args.method or []
+    args.method = [name for name in METHODS if name in chosen or "all" in chosen]
     return args
 
 
@@ -73,7 +74,7 @@ def make_config(args: argparse.Namespace, config: Config, methods: list[str],
     stages = [*methods, "together"] if "prompt" in methods else methods
     changes = {f"train.{stage}.epochs": args.epochs for stage in stages}
     changes |= {"train.seed": seed, "train.fraction": args.fraction,
-                "train.bf16": True if args.bf16 else None}
+                "train.bf16": args.bf16 or None}
     changes = {key: value for key, value in changes.items() if value is not None}
     if args.freeze_backbone:
         changes |= cav_mae.AS_IT_IS
@@ -82,8 +83,7 @@ def make_config(args: argparse.Namespace, config: Config, methods: list[str],
     return override(change(config, changes), *args.set)
 
 
-def new_run(args: argparse.Namespace, folder: Path, seed: int | None,
-            device: torch.device) -> tuple[Run, PreparedSet]:
+def new_run(args: argparse.Namespace, folder: Path, seed: int | None) -> tuple[Run, PreparedSet]:
     """Open the set and write config.json: what can be wrong is known before training."""
     methods = args.method or ["prompt"]
     config = make_config(args, PRESETS[args.preset or "tiny"], ["backbone", *methods], seed)
@@ -96,7 +96,8 @@ def new_run(args: argparse.Namespace, folder: Path, seed: int | None,
         start = cav_mae.read_start(args.init, config, classes, args.freeze_backbone)
     if args.freeze_backbone and not args.init:
         raise InputError("--freeze-backbone: there is no backbone yet; expected --init too")
-    data = PreparedSet(path, config, features=args.features, workers=args.workers, device=device)
+    data = PreparedSet(path, config, features=args.features, workers=args.workers,
+                       device=pick_device(args.device))
     for split in ("train", "val"):
         data.indices(split, Situation.COMPLETE)         # without complete pairs no stage can train
     log_notes(data)
@@ -108,8 +109,8 @@ def new_run(args: argparse.Namespace, folder: Path, seed: int | None,
     return run, data
 
 
-def extend_run(args: argparse.Namespace, folder: Path, seed: int | None,
-               device: torch.device) -> tuple[Run, PreparedSet]:
+def extend_run(args: argparse.Namespace, folder: Path,
+               seed: int | None) -> tuple[Run, PreparedSet]:
     """Open a run to finish it and to add methods, on the set and the settings it was trained on."""
     run = read_run(folder)
     for flag in ("preset", "init", "freeze_backbone"):
@@ -117,8 +118,8 @@ def extend_run(args: argparse.Namespace, folder: Path, seed: int | None,
             raise InputError(f"--{flag.replace('_', '-')}: belongs to the backbone, which {folder} "
                              f"has; leave it out, or choose another --out")
     added = [method for method in args.method     # new, or diverged: without a file so far
-             if not any(run.path(stage).exists() or run.state_path(stage).exists()
-                        for stage in stages_of(method))]
+             if not any(run.path(stage, suffix).exists()
+                        for stage in stages_of(method) for suffix in (".pt", ".state"))]
     config = make_config(args, run.config, args.method or run.methods, seed)
     old = flatten(run.config)
     for key, value in flatten(config).items():
@@ -127,7 +128,7 @@ def extend_run(args: argparse.Namespace, folder: Path, seed: int | None,
                              f"it out, or choose another --out")
     path = args.data or run.data
     data = PreparedSet(path, config, run.normalisation, features=args.features,
-                       workers=args.workers, device=device)
+                       workers=args.workers, device=pick_device(args.device))
     if data.fingerprint() != run.fingerprint:
         raise InputError(f"--data {path}: is not the set that {folder} was trained on, or has "
                          f"changed since; expected the same rows and files: restore them, or "
@@ -156,19 +157,16 @@ def main(argv: list[str] | None = None) -> None:
         for key, value, item in leaves(config):
             print(f"{key:<38} {value!s:<6} {item.metadata['help']}")
         return
-    device = pick_device(args.device)
     name = (args.data or TOY).resolve().name
     numbered = (Path("runs", f"{name}-{number}") for number in itertools.count(1))
-    if args.resume and args.out:
-        raise InputError(f"--out {args.out}: does not go with --resume; leave it out")
     out = args.resume or args.out or next(path for path in numbered if not path.exists())
     folders = plan_folders(args, out)
-    with ExitStack() as stack:
+    with ExitStack() as stack:                      # all are written before the first is trained
         for folder in folders:
             stack.enter_context(locked(folder))
         try:
-            opened = [(extend_run if (folder / "config.json").exists() else new_run)(
-                args, folder, seed, device) for folder, seed in folders.items()]
+            opened = [extend_run(args, folder, seed) if run_folders(folder)
+                      else new_run(args, folder, seed) for folder, seed in folders.items()]
             for run, data in opened:
                 train_run(run, data)
             report_runs(out, opened)
@@ -186,16 +184,14 @@ def plan_folders(args: argparse.Namespace, out: Path) -> dict[Path, int | None]:
         raise InputError(f"--seeds {args.seeds}: expected 1 or more")
     if args.resume and not existing:
         raise InputError(f"--resume {out}: holds no run; expected a folder that train.py made")
-    if existing and args.seeds == 1:
-        return dict.fromkeys(existing, args.seed)
-    if existing == [out]:
+    if existing == [out] and args.seeds > 1:
         raise InputError(f"--out {out}: is one run; expected another folder for --seeds")
-    if out.is_dir() and not existing and {path.name for path in out.iterdir()} - {"lock"}:
+    if not existing and out.is_dir() and {path.name for path in out.iterdir()} - {"lock"}:
         raise InputError(f"--out {out}: exists already and holds no run; expected a new name")
-    if args.seeds == 1:
-        return {out: args.seed}
-    first = args.seed or 0
-    return {out / f"seed-{seed}": seed for seed in range(first, first + args.seeds)}
+    if args.seeds > 1:
+        first = args.seed or 0
+        return {out / f"seed-{seed}": seed for seed in range(first, first + args.seeds)}
+    return dict.fromkeys(existing or [out], args.seed)
 
 
 if __name__ == "__main__":

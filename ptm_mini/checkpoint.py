@@ -38,9 +38,9 @@ class Run:
                    "fingerprint": self.fingerprint, "methods": self.methods, "init": self.init}
         write_file(self.folder / "config.json", (json.dumps(content, indent=1) + "\n").encode())
 
-    def path(self, stage: str) -> Path:
-        """The file of a stage's trained parameters."""
-        return self.folder / f"{stage.replace(' ', '-')}.pt"
+    def path(self, stage: str, suffix: str = ".pt") -> Path:
+        """The file of a stage's trained parameters; suffix ".state": of its last whole epoch."""
+        return self.folder / f"{stage.replace(' ', '-')}{suffix}"
 
     def save(self, stage: str, model: nn.Module) -> None:
         """Write what a stage has trained, with what it takes to use it, and forget its state."""
@@ -48,7 +48,7 @@ class Run:
             "stage": stage, "backbone": self.trained_on, "config": flatten(self.config),
             "classes": self.classes, "normalisation": self.normalisation._asdict(),
             "weights": copy_tensors(trainable(model))})
-        self.state_path(stage).unlink(missing_ok=True)
+        self.path(stage, ".state").unlink(missing_ok=True)
 
     def load(self, stage: str, model: nn.Module) -> None:
         """Read a stage's file into the model that it trained.
@@ -66,13 +66,9 @@ class Run:
                              f"{self.path('backbone')}; expected the same: train it again")
         try:
             restore(trainable(model), content["weights"])
-        except (KeyError, RuntimeError) as error:
+        except ValueError as error:
             raise InputError(f"{path}: its parameters do not fit {self.folder / 'config.json'}; "
                              f"restore it or train it again") from error
-
-    def state_path(self, stage: str) -> Path:
-        """The file of a stage's last whole epoch, from which it resumes."""
-        return self.path(stage).with_suffix(".state")
 
     def log_epoch(self, record: dict[str, Any]) -> None:
         """Add a line to log.jsonl. A resumed epoch replaces its line and those after it."""
@@ -116,15 +112,12 @@ def run_folders(folder: Path) -> list[Path]:
 def load_tensors(path: Path) -> dict[str, Any]:
     """Read what save_tensors wrote; no code in a file is run. Raises InputError for other files."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; expected a file of tensors") from error
     except Exception as error:                              # the unpickler raises nearly anything
         raise InputError(f"{path}: is no file of tensors, or a broken one "
                          f"({type(error).__name__}); restore or remove it") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: holds a {type(content).__name__}; expected tensors by name")
-    return content
 
 
 def trainable(model: nn.Module) -> dict[str, Tensor]:
@@ -139,12 +132,11 @@ def copy_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def restore(parameters: dict[str, Tensor], saved: dict[str, Tensor]) -> None:
-    """Copy saved tensors into parameters of the same names and shapes."""
-    if parameters.keys() != saved.keys():
-        raise KeyError(f"expected {', '.join(parameters)}")
+    """Copy saved tensors into parameters. Raises ValueError where names or shapes differ."""
+    expected, found = ({name: x.shape for name, x in some.items()} for some in (parameters, saved))
+    if expected != found:
+        raise ValueError(f"expected {expected}, found {found}")
     for name, parameter in parameters.items():
-        if parameter.shape != saved[name].shape:
-            raise RuntimeError(f"{name}: expected the shape {list(parameter.shape)}")
         parameter.copy_(saved[name])
 
 

@@ -2,7 +2,6 @@
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from enum import IntEnum
-from functools import cached_property
 from typing import Any
 
 from ptm_mini.errors import InputError, nearest
@@ -36,17 +35,17 @@ class AudioConfig:
     mels: int = setting(64, "M, bands of the spectrogram", least=1)
     pad_log_mel: bool = setting(False, "pad with zeros of the log-mel, as CAV-MAE, not of silence")
 
-    @cached_property
+    @property
     def samples(self) -> int:
         """The clip's length in samples."""
         return round(self.seconds * self.sample_rate)
 
-    @cached_property
+    @property
     def window_and_hop(self) -> tuple[int, int]:
         """The analysis window and its step in samples, cut to whole ones as Kaldi does."""
         return self.sample_rate * FRAME_LENGTH_MS // 1000, self.sample_rate * FRAME_SHIFT_MS // 1000
 
-    @cached_property
+    @property
     def frames(self) -> int:
         """T, the spectrogram's length: only whole windows count, as in Kaldi (snip_edges)."""
         window, hop = self.window_and_hop
@@ -172,10 +171,10 @@ class Config:
 
     def __post_init__(self) -> None:
         """Raise InputError for the first value that can't work, with its key."""
-        audio, image, model, train = self.audio, self.image, self.model, self.train
+        audio, image, model = self.audio, self.image, self.model
         for key, value, item in leaves(self):
-            if not isinstance(value, str) and not value >= item.metadata["least"]:
-                least = item.metadata["least"]
+            least = item.metadata["least"]
+            if not isinstance(value, str) and not value >= least:
                 raise InputError(f"setting {key}={value}: expected {least} or more")
         for good, key, expected in (
                 (audio.frames > 0 and audio.frames % model.audio_patch == 0, "audio.seconds",
@@ -191,8 +190,7 @@ class Config:
                 (model.fusion in FUSION_KINDS, "model.fusion", f"one of {', '.join(FUSION_KINDS)}"),
                 (self.prompts.input_depth <= model.depth, "prompts.input_depth",
                  f"0 to model.depth={model.depth}"),
-                (train.label_smoothing <= 1, "train.label_smoothing", "0 to 1"),
-                (0 < train.fraction <= 1, "train.fraction", "more than 0, at most 1")):
+                (0 < self.train.fraction <= 1, "train.fraction", "more than 0, at most 1")):
             if not good:
                 raise InputError(f"setting {key}={flatten(self)[key]}: expected {expected}")
 
@@ -214,23 +212,15 @@ def flatten(config: Config) -> dict[str, Any]:
 
 def unflatten(values: dict[str, Any]) -> Config:
     """Invert `flatten`. Raises InputError for a missing or unknown key or a wrong type."""
-    for key in flatten(Config()):
+    defaults = flatten(Config())
+    for key in defaults | values:
+        if key not in defaults:
+            raise InputError(f"setting {key}: no such setting; {nearest(key, defaults)}")
         if key not in values:
             raise InputError(f"setting {key} is missing; expected every setting")
-    return change(Config(), values)
-
-
-def change(config: Config, changes: dict[str, Any]) -> Config:
-    """Copy with {dotted key: value}. Raises InputError for an unknown key or a wrong type."""
-    values = flatten(config)
-    for key, value in changes.items():
-        if key not in values:
-            raise InputError(f"setting {key}: no such setting; {nearest(key, values)}")
-        kind = type(values[key])
-        value = float(value) if kind is float and type(value) is int else value
-        if type(value) is not kind:
-            raise InputError(f"setting {key}={value!r}: expected {kind.__name__}")
-        values[key] = value
+        if type(values[key]) is not type(defaults[key]):
+            expected = type(defaults[key]).__name__
+            raise InputError(f"setting {key}={values[key]!r}: expected {expected}")
 
     def build(group: type, prefix: str) -> Any:
         return group(**{item.name: build(item.type, f"{prefix}{item.name}.")
@@ -238,6 +228,11 @@ def change(config: Config, changes: dict[str, Any]) -> Config:
                         for item in fields(group)})
 
     return build(Config, "")
+
+
+def change(config: Config, changes: dict[str, Any]) -> Config:
+    """Copy with {dotted key: value}."""
+    return unflatten(flatten(config) | changes)
 
 
 def override(config: Config, *assignments: str) -> Config:

@@ -14,26 +14,19 @@ class NonFiniteLoss(RuntimeError):
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a command's `main()` with its log on standard output; turn errors into one line.
-
-    Exit status 2: unusable input, or the system refuses something; 1: the loss became non-finite;
-    130: Ctrl-C.
-    """
+    """Run a command's `main()` with its log on standard output; end with one line for an error."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     logging.getLogger("PIL").setLevel(logging.CRITICAL)      # its remarks name no file
     try:
         main()
-    except (InputError, OSError) as error:
-        fail(error, status=2)
+        return
     except NonFiniteLoss as error:
-        fail(error, status=1)
-    except KeyboardInterrupt as interruption:
-        fail(str(interruption) or "interrupted", status=130)
-
-
-def fail(error: Exception | str, status: int) -> None:
-    """Print the error on one line, whatever control characters stand in a name, and exit."""
-    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(error))
+        message, status = str(error), 1
+    except (InputError, OSError) as error:            # OSError: the system refuses something
+        message, status = str(error), 2
+    except KeyboardInterrupt as error:
+        message, status = str(error) or "interrupted", 130
+    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)      # as in names
     print(f"error: {line}", file=sys.stderr)
     sys.exit(status)
 

@@ -38,7 +38,6 @@ class CaseModels(nn.Module):
 
 
 class Answers(NamedTuple):
-    """The answers to a batch."""
     rows: dict[str, Tensor]           # {row of the tables: logits [B, K]}
     sets: Tensor | None               # [S, B, K] of each prompt set for all samples
     picks: Tensor | None              # [B] the situations that the router picks
@@ -51,11 +50,7 @@ class Models(NamedTuple):
     router: Router | None = None
 
     def answer(self, batch: Sample) -> Answers:
-        """Answer a batch by every method and strategy.
-
-        Each set answers the batch once and strategies select from that; only concat is a pass of
-        its own.
-        """
+        """Answer a batch by every method. Strategies but concat select from the sets' answers."""
         audio, image = batch.audio, batch.image
         tokens, sets, picks = self.backbone.encode(audio, image), None, None
         rows = {"backbone": self.backbone.head(self.backbone.join(*tokens))}
@@ -97,13 +92,6 @@ class EvalSplit(NamedTuple):
         """List those that some sample can be in: nothing else is missing."""
         missing = self.data.missing[self.data.indices(self.split)]
         return [s for s in Situation if (missing & ~int(s) == 0).any()]
-
-    def group_by_available_modalities(self) -> dict[str, Tensor]:
-        """{name in AVAILABLE: rows [n] long}, of those that have samples"""
-        rows = self.data.indices(self.split)
-        groups = {name: rows[self.data.missing[rows] == missing]
-                  for name, missing in AVAILABLE.items()}
-        return {name: group for name, group in groups.items() if len(group)}
 
     def item(self, row: int, situation: Situation, draw: int = 0) -> tuple[int, int, Situation]:
         """Name a damaged sample as PreparedSet.loader takes it."""
@@ -205,11 +193,14 @@ def evaluate(models: Models, split: EvalSplit) -> Results:
                 accuracy = scores.pop(case).accuracy
                 results.sets.setdefault(case.label, {})[situation.label] = accuracy
         results.scores[situation] = scores
-    groups = split.group_by_available_modalities()
-    if groups.keys() != {"both"}:
-        for name, rows in groups.items():
+    rows = split.data.indices(split.split)
+    missing = split.data.missing[rows]
+    if not missing.any():
+        return results
+    for name, situation in AVAILABLE.items():
+        if len(own := rows[missing == situation]):
             scores = score_split(lambda batch: models.answer(batch).rows, split,
-                                 Situation.COMPLETE, rows)
+                                 Situation.COMPLETE, own)
             for row, score in scores.items():
                 results.available.setdefault(row, {})[name] = score.accuracy
     return results
@@ -220,8 +211,7 @@ def average(scores: dict[Situation, dict[str, Score]], row: str) -> float:
     return statistics.fmean(own[row].accuracy for own in scores.values())
 
 
-def paired_differences(runs: list[dict[Situation, dict[str, Score]]],
-                       reference: str) -> Table:
+def paired_differences(runs: list[dict[Situation, dict[str, Score]]], reference: str) -> Table:
     """Compare every row with the reference row, each test sample with itself.
 
     runs     Results.scores, one a seed, with the same samples, situations and rows

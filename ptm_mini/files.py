@@ -19,11 +19,9 @@ except ImportError:               # on Windows two processes in one run folder a
 @contextmanager
 def whole_file(path: Path, mend: str = "expected a place that can be, with room for it"
                ) -> Iterator[BinaryIO]:
-    """Yield a file of a temporary name, which gets its name when the block ends well. The folder
-    is made if need be.
+    """Yield a file of a temporary name, which gets its name when the block ends well.
 
-    So a reader sees the old file or the new one, whole. Raises InputError where it can't be
-    written, which says how to mend that.
+    The folder is made if need be. Raises InputError with `mend` where the file can't be written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

@@ -17,7 +17,6 @@ SIDE, GAP, LINE = 150, 6, 19             # pixels of a picture in a grid, of a g
 
 
 class Cell(NamedTuple):
-    """A cell of a grid."""
     pictures: list[Image.Image]          # side by side
     lines: list[tuple[str, str]]         # below: text and colour
 
@@ -65,11 +64,8 @@ def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
 
 
 def grid(rows: Sequence[tuple[str, dict[str, Cell]]], title: str = "") -> bytes:
-    """Draw cells in rows with a label at the left, and columns with a name above. PNG
-
-    rows    all with the same columns
-    title   of any number of lines
-    """
+    """Draw rows (label, {column: cell}), all with the same columns, below a title of any number of
+    lines. PNG"""
     columns, titles = list(rows[0][1]), title.splitlines()
     cells = [cell for _, row in rows for cell in row.values()]
     left = 16 + text_width([label for label, _ in rows], 16)
@@ -99,10 +95,8 @@ def grid(rows: Sequence[tuple[str, dict[str, Cell]]], title: str = "") -> bytes:
 
 
 def bars(tables: Sequence[dict[str, dict[str, float]]], title: str) -> bytes:
-    """Draw a group of bars for each column and a bar for each row, spread over seeds as a line. PNG
-
-    tables   one a seed: {row: {column: number between 0 and 1}}
-    """
+    """Draw tables, one a seed, of numbers between 0 and 1: a group of bars for each column, a bar
+    for each row, with the spread over seeds as a line. PNG"""
     rows, columns = list(tables[0]), list(next(iter(tables[0].values())))
     bar, left, top, height = max(9, min(36, 160 // len(rows))), 56, 60, 300
     group = max(bar * len(rows), text_width(columns, 14)) + 26

@@ -38,7 +38,6 @@ class Answer(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """A pair as the model takes it."""
     audio: Tensor                 # [windows, T, M] float32, normalised; all 0 where missing
     image: Tensor                 # [3, H, W] float32, normalised; all 0 where missing
 
@@ -65,22 +64,26 @@ class Predictor:
         """Decode and normalise a pair as for training."""
         if audio is None and image is None:
             raise InputError("neither audio nor image is given; expected at least one")
+        audio, image = (Path(side) if isinstance(side, (str, os.PathLike)) else side
+                        for side in (audio, image))
+        if isinstance(audio, tuple):
+            audio = convert_wave(*audio)
+        if isinstance(image, np.ndarray):
+            image = Image.fromarray(image)
         config, log_mel, pixels, inputs = self.run.config, None, None, []
         with one_thread():
             if image is not None:
-                pixels = read_image(as_image(image), config.image.size)
+                pixels = read_image(image, config.image.size)
             for place in self.places:
                 if audio is not None:
-                    log_mel = read_log_mel(as_sound(audio), config.audio, place)
+                    log_mel = read_log_mel(audio, config.audio, place)
                 inputs.append(model_inputs(log_mel, pixels, config, self.run.normalisation))
         return Prepared(torch.stack([window for window, _ in inputs]), inputs[0][1])
 
     @torch.no_grad()
     def answer(self, pair: Prepared) -> Answer:
-        """Answer a prepared pair with the prompts that the router picks.
-
-        Of several windows the probabilities are averaged, and the first one's situation is told.
-        """
+        """Answer a prepared pair with the prompts that the router picks; of several windows average
+        the probabilities, and tell the first one's situation."""
         model, router = self.models.methods["prompt"], self.models.router
         audio = pair.audio.to(self.device)
         image = pair.image.to(self.device).expand(len(audio), -1, -1, -1)
@@ -94,22 +97,13 @@ class Predictor:
         return Answer(dict(ranked), Situation(int(situations[0])), shares)
 
 
-def as_sound(audio: Any) -> Path | tuple[Tensor, int]:
-    """Convert what a Predictor takes to what read_waveform takes."""
-    if isinstance(audio, (str, os.PathLike)):
-        return Path(audio)
-    wave = np.asarray(audio[0])
+def convert_wave(wave: Any, rate: int) -> tuple[Tensor, int]:
+    """Convert a sound in memory to what read_waveform takes."""
+    wave = np.asarray(wave)
     if wave.dtype.kind != "f":
         raise InputError(f"audio: {wave.dtype}; expected a path, or (wave, rate) with floats "
                          f"between -1 and 1")
-    return torch.from_numpy(np.ascontiguousarray(wave, dtype=np.float32)), int(audio[1])
-
-
-def as_image(image: Any) -> Path | Image.Image:
-    """Convert what a Predictor takes to what read_image takes."""
-    if isinstance(image, (str, os.PathLike)):
-        return Path(image)
-    return Image.fromarray(image) if isinstance(image, np.ndarray) else image
+    return torch.from_numpy(np.ascontiguousarray(wave, dtype=np.float32)), int(rate)
 
 
 def explain(answer: Answer) -> str:
@@ -130,14 +124,11 @@ def draw(answer: Answer, pair: Prepared) -> bytes:
 
 
 def predict_csv(model: Predictor, pairs: Path, out: Path) -> None:
-    """Answer the pairs of a CSV file, whose paths are relative to it, into a new CSV file.
-
-    A pair that can't be answered has the reason in its column `error`.
-    """
+    """Answer the pairs of a CSV file, whose paths are relative to it, into a new CSV file."""
     refuse_existing(out)
     rows = [cells for _, cells in read_csv(pairs, ["audio", "image"], optional=None)]
     ours = ["answer", "probability", "situation", *(f"p_{name}" for name in model.run.classes),
-            "error"]
+            "error"]                          # why a pair can't be answered
     given = list(rows[0]) if rows else ["audio", "image"]
     if taken := set(ours) & set(given):
         raise InputError(f"{pairs}: column {min(taken)!r} is one that {out} gets; rename it")
@@ -150,10 +141,9 @@ def predict_csv(model: Predictor, pairs: Path, out: Path) -> None:
             failed += 1
             results.append(cells | {"error": str(error)})
             continue
-        p = {name: f"{p:.9g}" for name, p in answer.probabilities.items()}
-        results.append(cells | {f"p_{name}": text for name, text in p.items()} | {
-            "answer": answer.label, "probability": p[answer.label],
-            "situation": answer.situation.label})
+        p = {f"p_{name}": f"{p:.9g}" for name, p in answer.probabilities.items()}
+        results.append({**cells, **p, "answer": answer.label, "probability": p[f"p_{answer.label}"],
+                        "situation": answer.situation.label})
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, [*given, *ours], lineterminator="\n")
     writer.writeheader()

@@ -23,7 +23,6 @@ from ptm_mini.training import load_models, pick_device, stages_of, trained_metho
 logger = logging.getLogger(__name__)
 REFERENCE = "prompt oracle"       # the row that others are compared with; else the backbone
 EXAMPLES, ROWS_SHOWN = 5, 4       # samples in the gallery, and rows whose answers it shows
-ACCURACY = (*(situation.label for situation in Situation), "average")
 
 
 class OpenRun(NamedTuple):
@@ -49,10 +48,7 @@ def open_runs(args: argparse.Namespace, methods: list[str] | None = None, damage
               draws: int = 1, windows: int = 1) -> list[OpenRun]:
     """Open a run, or the runs of several seeds in a folder, for evaluation on the test split.
 
-    args     of add_run_arguments
-    damage   a severity in DAMAGES; None: the run's own
-    draws    of each sample's damage; windows: of long sounds, whose answers are averaged
-    raises   InputError where the set is another one, or the runs differ in set or methods
+    args: of add_run_arguments; methods None: all that are trained; damage None: the run's own
     """
     if draws < 1:
         raise InputError(f"--draws {draws}: expected 1 or more")
@@ -78,6 +74,7 @@ def open_runs(args: argparse.Namespace, methods: list[str] | None = None, damage
                            ", ".join(lacking), path)
         suffix = f"-{damage}" if config != run.config else ""
         suffix += f"-windows-{windows}" * (windows > 1) + f"-draws-{draws}" * (draws > 1)
+        suffix += "".join(f"-{method}" for method in methods or ())
         opened.append(OpenRun(run, load_models(run, device, methods),
                               EvalSplit(sets, "test", draws=draws), suffix))
         if (opened[-1].models.methods.keys() != opened[0].models.methods.keys()
@@ -94,10 +91,8 @@ def report_runs(out: Path, opened: Sequence[tuple[Run, PreparedSet]]) -> None:
 
 
 def report(out: Path, runs: Sequence[OpenRun], details: bool = False) -> None:
-    """Evaluate runs, one a seed; print the table of accuracies, write results.json and pictures.
-
-    details  print the other tables of results.json too
-    """
+    """Evaluate runs, one a seed; print the table of accuracies, or with `details` all tables; write
+    results.json and pictures."""
     results = [evaluate(run.models, run.split) for run in runs]
     tables = [all_tables(run, result) for run, result in zip(runs, results)]
     shown = {name: [own[name] for own in tables] for name in tables[0]}
@@ -134,34 +129,28 @@ TITLES = {"accuracy": "Accuracy:",
 
 def all_tables(run: OpenRun, results: Results) -> dict[str, Table]:
     """The tables of TITLES, but for differences, that there is something for."""
-    accuracy, detail = {}, {}
+    accuracy, detail, log = {}, {}, run.run.read_log()
     for row in next(iter(results.scores.values())):
         scores = {situation.label: own[row] for situation, own in results.scores.items()}
         accuracy[row] = {label: score.accuracy for label, score in scores.items()}
+        stages = ["backbone"] if row == "backbone" else stages_of(row.split()[0])
+        first = load_tensors(run.run.path(stages[0]))["weights"]         # all have as many
+        seconds = [line["seconds"] for line in log if line["stage"] in stages]
         detail[row] = {"worst": min(accuracy[row].values()),
                        "macro-F1": statistics.fmean(s.macro_f1 for s in scores.values()),
-                       **costs(run, row.split()[0])}
+                       "parameters": sum(weight.numel() for weight in first.values()),
+                       "s/epoch": statistics.fmean(seconds) if seconds else 0.0}
         accuracy[row]["average"] = average(results.scores, row)
     tables = {"accuracy": accuracy, "available": results.available, "detail": detail,
               "sets": results.sets, "router": results.router}
     return {name: table for name, table in tables.items() if table}
 
 
-def costs(run: OpenRun, method: str) -> dict[str, float]:
-    """Count one model's trainable parameters, and average the seconds of its training's epochs."""
-    stages = [method] if method == "backbone" else [s for s in stages_of(method) if s != "router"]
-    seconds = [line["seconds"] for line in run.run.read_log() if line["stage"] in stages]
-    first = load_tensors(run.run.path(stages[0]))["weights"]
-    return {"parameters": sum(weight.numel() for weight in first.values()),
-            "s/epoch": statistics.fmean(seconds) if seconds else 0.0}
-
-
 # Of columns without a spread over seeds.
 FORMATS = {"parameters": "{:,.0f}", "s/epoch": "{:.1f}", "difference": "{:+.3f}"}
 
 
-def format_table(tables: Sequence[Table], corner: str = "",
-                 formats: dict[str, str] = FORMATS) -> str:
+def format_table(tables: Sequence[Table], corner: str = "") -> str:
     """A table as aligned Markdown; of several, one a seed, mean±standard deviation."""
     columns = list(next(iter(tables[0].values())))
     cells = [[corner, *columns]]
@@ -169,8 +158,8 @@ def format_table(tables: Sequence[Table], corner: str = "",
         line = [row]
         for column in columns:
             values = [table[row][column] for table in tables]
-            text = formats.get(column, "{:.3f}").format(statistics.fmean(values))
-            if len(values) > 1 and column not in formats:
+            text = FORMATS.get(column, "{:.3f}").format(statistics.fmean(values))
+            if len(values) > 1 and column not in FORMATS:
                 text += f"±{statistics.stdev(values):.3f}"
             line.append(text)
         cells.append(line)

@@ -25,7 +25,6 @@ from ptm_mini.method.prompts import PromptedBackbone, prompt
 from ptm_mini.method.router import Router
 
 logger = logging.getLogger(__name__)
-EVERY = tuple(Situation)
 # What is trained on the frozen backbone: (backbone, config, generator) -> a trainable model.
 METHODS: dict[str, Callable[..., nn.Module]] = {
     "prompt": prompt, "head": baselines.head, "lora": baselines.lora, "adapter": baselines.adapter,
@@ -36,7 +35,7 @@ METHODS: dict[str, Callable[..., nn.Module]] = {
 def cases_of(method: str) -> dict[str, tuple[Situation, ...]]:
     """{stage: its training situations}: a model for each situation, or one for all of them"""
     if method == "full_mixed":
-        return {method: EVERY}
+        return {method: tuple(Situation)}
     return {f"{method} {situation.label}": (situation,) for situation in Situation}
 
 
@@ -83,22 +82,13 @@ def fit(run: Run, name: str, model: nn.Module, data: PreparedSet, situations: Se
         with torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16):
             return {key: function(batch) for key, function in answers.items()}
 
-    def loss_fn(batch: Sample) -> Tensor:
-        losses = [F.cross_entropy(logits.float(), batch.label,
-                                  label_smoothing=settings.label_smoothing)
-                  for logits in answer(batch).values()]
-        return sum(losses) / len(losses)
-
-    def validate() -> tuple[float, float]:
-        scores = [score for s in situations for score in score_split(answer, split, s).values()]
-        return fmean(score.accuracy for score in scores), fmean(score.loss for score in scores)
-
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     logger.info("%s: %s trainable parameters", name, f"{count:,}")
     first, best, best_weights = 1, None, copy_tensors(parameters)
-    if run.state_path(name).exists():                  # a killed run resumes, to the same bytes
-        state = load_tensors(run.state_path(name))
+    state_path = run.path(name, ".state")
+    if state_path.exists():                            # a killed run resumes, to the same bytes
+        state = load_tensors(state_path)
         restore(parameters, state["weights"])
         optimizer.load_state_dict(state["optimizer"])
         scheduler.load_state_dict(state["scheduler"])
@@ -107,16 +97,22 @@ def fit(run: Run, name: str, model: nn.Module, data: PreparedSet, situations: Se
     for epoch in range(first, stage.epochs + 1):
         start, total = time.monotonic(), torch.zeros((), dtype=torch.double, device=device)
         for batch in samples.loader(stage.batch_size, epoch, order=name):
-            loss = loss_fn(batch.to(device))
+            batch = batch.to(device)
+            losses = [F.cross_entropy(logits.float(), batch.label,
+                                      label_smoothing=settings.label_smoothing)
+                      for logits in answer(batch).values()]
+            loss = sum(losses) / len(losses)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
             scheduler.step()
             total += loss.detach() * len(batch.id)
         mean_loss, seconds = float(total) / len(samples), time.monotonic() - start
-        accuracy, validation_loss = validate()
+        scores = [score for s in situations for score in score_split(answer, split, s).values()]
+        accuracy = fmean(score.accuracy for score in scores)
+        validation_loss = fmean(score.loss for score in scores)
         if not math.isfinite(mean_loss + validation_loss):
-            run.state_path(name).unlink(missing_ok=True)           # it would end here again
+            state_path.unlink(missing_ok=True)                     # it would end here again
             raise NonFiniteLoss(f"{name}: the loss became {mean_loss} in training and "
                                 f"{validation_loss} in validation, in epoch {epoch}; lower the "
                                 f"learning rate ({stage.learning_rate}) or check the data")
@@ -128,7 +124,7 @@ def fit(run: Run, name: str, model: nn.Module, data: PreparedSet, situations: Se
                        "validation_loss": validation_loss, "seconds": seconds,
                        "peak_bytes": torch.cuda.max_memory_allocated() if device.type == "cuda"
                        else None})
-        save_tensors(run.state_path(name), {
+        save_tensors(state_path, {
             "epoch": epoch, "weights": copy_tensors(parameters), "best": best,
             "best_weights": best_weights, "optimizer": optimizer.state_dict(),
             "scheduler": scheduler.state_dict()})
@@ -183,15 +179,14 @@ def train_cases(run: Run, method: str, backbone: Backbone, data: PreparedSet) ->
 
 
 def train_together(run: Run, models: Sequence[PromptedBackbone], data: PreparedSet) -> None:
-    """Train all prompt sets at once, so that they can stand side by side too.
+    """Train all prompt sets at once, since sets trained apart compete for the same attention.
 
-    Sets trained apart compete for the same attention. Here each sample is put into a situation of
-    its own and answered twice, with the set of that situation and with all side by side, and the
+    Each sample is answered twice, with the set of its situation and with all side by side, and the
     mean of both losses is trained.
     """
     model = assemble(models)
     if not run.path("prompt together").exists():
-        fit(run, "prompt together", model, data, EVERY, {
+        fit(run, "prompt together", model, data, tuple(Situation), {
             "each": lambda batch: model.answer_each(batch.audio, batch.image, batch.situation),
             "concat": lambda batch: model(batch.audio, batch.image)})
 
@@ -201,7 +196,7 @@ def fit_router(run: Run, backbone: Backbone, data: PreparedSet) -> None:
     if run.path("router").exists():
         return
     start, router = time.monotonic(), Router(run.config.model.width).to(data.device)
-    samples = TrainingSamples(data, EVERY, run.config.train.fraction)
+    samples = TrainingSamples(data, tuple(Situation), run.config.train.fraction)
 
     def batches() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         for epoch in range(1, run.config.router.passes + 1):
@@ -229,10 +224,9 @@ def trained_methods(run: Run) -> list[str]:
 
 
 def load_models(run: Run, device: torch.device, methods: Sequence[str] | None = None) -> Models:
-    """Load a run's models, all on one device, for evaluation.
+    """Load a run's models for evaluation; methods None: all that are trained.
 
-    methods  None: all that are trained
-    raises   InputError where one is not trained, or a file is missing or another run's
+    Raises InputError where one is not trained, or a file is missing or another run's.
     """
     backbone = Backbone(run.config, len(run.classes))
     run.load("backbone", backbone)

@@ -5,7 +5,6 @@ import logging
 import multiprocessing
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -53,9 +52,7 @@ class PreparedSet(Dataset):
         """
         normalisation  a trained run's; None: what the settings fix, or the training split's
         place          of the used part of long sounds, as read_waveform takes it
-        features       folder for the cache; None: the set's own
-        workers        processes that decode a large set
-        device         batches for a GPU are made by workers, in pinned memory
+        features       folder for the cache; None: in the set
         """
         self.folder, self.device = folder.resolve(), device
         self.root, self.rows, self.classes = read_set(folder)
@@ -81,10 +78,8 @@ class PreparedSet(Dataset):
         return hashlib.sha256(content.encode()).hexdigest()
 
     def indices(self, split: str, situation: Situation = Situation.NOISY_BOTH) -> Tensor:
-        """Find the samples of a split that can be in a situation: nothing else is missing. [n] long
-
-        Raises InputError where there are none.
-        """
+        """Find the samples of a split that can be in a situation, one or more: nothing else is
+        missing. [n] long"""
         fits = torch.tensor([row.split == split for row in self.rows])
         fits &= self.missing & ~int(situation) == 0
         if not fits.any():
@@ -159,23 +154,17 @@ class Features:
 
 def write_features(path: Path, files: list[Path], decode: Callable[[Path], Tensor],
                    workers: int) -> None:
-    """Decode files into the rows of a .npy file, which appears when it is whole.
-
-    It is written plainly and not through a memory map, so that a full disk is an error.
-    """
-    start = reported = time.monotonic()
+    """Decode files into the rows of a .npy file, which appears when it is whole."""
     with whole_file(path, "make room, or name another folder with --features") as out:
         for count, features in enumerate(decode_all(files, decode, workers), start=1):
             array = features.numpy()
-            if count == 1:
+            if count == 1:         # written plainly: in a memory map a full disk is no error
                 np.lib.format.write_array_header_1_0(out, {
                     "descr": array.dtype.str, "fortran_order": False,
                     "shape": (len(files), *array.shape)})
             out.write(array.tobytes())
-            if time.monotonic() - reported > 5 or count == len(files):
-                reported = time.monotonic()
-                logger.info("decoded %d of %d files for %s, %.0f a second", count, len(files),
-                            path, count / (reported - start))
+            if count % 1000 == 0 or count == len(files):
+                logger.info("decoded %d of %d files for %s", count, len(files), path)
 
 
 def decode_all(files: list[Path], decode: Callable[[Path], Tensor],
@@ -198,7 +187,6 @@ def start_worker() -> None:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let torch use one thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -228,11 +216,7 @@ def log_notes(data: PreparedSet) -> None:
 
 def model_inputs(log_mel: Tensor | None, pixels: Tensor | None, config: Config,
                  normalisation: Normalisation) -> tuple[Tensor, Tensor]:
-    """Normalise a pair; a missing modality is all 0.
-
-    log_mel [T, M] float32, pixels [3, H, W] uint8, or None
-    returns  audio [T, M], image [3, H, W] float32
-    """
+    """Normalise log_mel [T, M] float32 and pixels [3, H, W] uint8; None becomes all 0, float32."""
     audio = torch.zeros(config.audio.frames, config.audio.mels)
     image = torch.zeros(3, config.image.size, config.image.size)
     if log_mel is not None:
@@ -258,10 +242,8 @@ def augment(sample: Sample, train: TrainConfig, epoch: int) -> Sample:
 
 
 class TrainingSamples:
-    """The training samples that can be in some situations, or a fraction of each of their classes.
-
-    They come in epochs, each in an order and with damage of its own.
-    """
+    """The training samples that can be in some situations, or a fraction of each class, in epochs
+    that each have an order and damage of their own."""
 
     def __init__(self, data: PreparedSet, situations: Sequence[Situation], fraction: float = 1.0):
         possible = data.indices("train", Situation(reduce(or_, situations)))
@@ -277,10 +259,8 @@ class TrainingSamples:
         if order is not None:
             rows = rows[seeded_generator(seed, epoch, order).permutation(len(rows))]
         for row in rows.tolist():
-            drawn = 0
-            if len(self.situations) > 1:
-                name = f"situation {self.data.rows[row].id}"
-                drawn = seeded_generator(seed, epoch, name).integers(len(self.situations))
+            name = f"situation {self.data.rows[row].id}"
+            drawn = seeded_generator(seed, epoch, name).integers(len(self.situations))
             items.append((row, epoch, self.situations[drawn]))
         return items
 

@@ -176,7 +176,6 @@ class Backbone(nn.Module):
     """Encoders -> fusion -> joint blocks -> mean over tokens -> head. One path, prompts or not."""
 
     def __init__(self, config: Config, classes: int):
-        """classes: K, how many"""
         super().__init__()
         audio, image, model = config.audio, config.image, config.model
         rows, columns = audio.mels // model.audio_patch, audio.frames // model.audio_patch

@@ -15,7 +15,6 @@ class Router(nn.Module):
     """
 
     def __init__(self, width: int):
-        """width: D"""
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(len(Situation), 4 * width))
         self.bias = nn.Parameter(torch.zeros(len(Situation)))
