@@ -27,7 +27,8 @@ from ptm_mini.data.image import normalise, read_image
 from ptm_mini.data.manifest import read_set
 from ptm_mini.errors import InputError
 from ptm_mini.files import whole_file
-from ptm_mini.method.damage import Sample, damage_sample, is_training, seeded_generator
+from ptm_mini.method.damage import (EVALUATION_EPOCH, FURTHER_DRAWS, Sample, damage_sample,
+                                    seeded_generator)
 
 logger = logging.getLogger(__name__)
 FRONT_END = 2            # goes up when files are decoded in another way
@@ -98,7 +99,7 @@ class PreparedSet(Dataset):
         """Return a damaged sample; in training it is augmented first."""
         row, epoch, situation = item
         sample, config = self.sample(row), self.config
-        if is_training(epoch):
+        if EVALUATION_EPOCH < epoch < FURTHER_DRAWS:
             sample = augment(sample, config.train, epoch)
         return damage_sample(sample, situation, config.damage, config.train.seed, epoch)
 

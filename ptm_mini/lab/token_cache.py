@@ -14,7 +14,7 @@ from ptm_mini.config import Situation
 from ptm_mini.data.dataset import PreparedSet, collate
 from ptm_mini.evaluation import BATCH_SIZE
 from ptm_mini.method.backbone import Backbone, Prompts
-from ptm_mini.method.damage import Sample, is_training
+from ptm_mini.method.damage import FURTHER_DRAWS, Sample
 
 DTYPE = torch.float16                         # of the cached tokens
 Item = tuple[int, int, Situation]             # row of the set, epoch, situation
@@ -54,8 +54,8 @@ class CachedSet:
 
     def loader(self, items: Sequence[Item], batch_size: int) -> Iterator[Sample]:
         """Yield the batches of items. Arguments as of PreparedSet.loader."""
-        items = [(row, (epoch - 1) % self.views + 1 if is_training(epoch) else epoch, situation)
-                 for row, epoch, situation in items]
+        items = [(row, (epoch - 1) % self.views + 1 if 0 < epoch < FURTHER_DRAWS else epoch,
+                  situation) for row, epoch, situation in items]
         self.compute(sorted(set(items) - self.samples.keys()))
         for start in range(0, len(items), batch_size):
             batch = collate([self.samples[item] for item in items[start:start + batch_size]])

@@ -28,11 +28,6 @@ from ptm_mini.config import DamageConfig, Situation
 EVALUATION_EPOCH, FURTHER_DRAWS = 0, 2**40
 
 
-def is_training(epoch: int) -> bool:
-    """Whether an epoch is one of training, in which samples are augmented too."""
-    return EVALUATION_EPOCH < epoch < FURTHER_DRAWS
-
-
 def seeded_generator(seed: int, epoch: int, name: str) -> Generator:
     """Make a PCG64 generator; a name counts by the first 8 bytes of its SHA-256, big-endian."""
     digest = hashlib.sha256(name.encode()).digest()
