@@ -112,12 +112,15 @@ def run_folders(folder: Path) -> list[Path]:
 def load_tensors(path: Path) -> dict[str, Any]:
     """Read what save_tensors wrote; no code in a file is run. Raises InputError for other files."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; expected a file of tensors") from error
     except Exception as error:                              # the unpickler raises nearly anything
         raise InputError(f"{path}: is no file of tensors, or a broken one "
                          f"({type(error).__name__}); restore or remove it") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds a {type(content).__name__}; expected tensors by name")
+    return content
 
 
 def trainable(model: nn.Module) -> dict[str, Tensor]:

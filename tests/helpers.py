@@ -1,8 +1,10 @@
 """What several tests share: small settings, a small set, random models, commands."""
 import argparse
 import csv
+import io
 import json
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
 from pathlib import Path
 from unittest import mock
 
@@ -11,7 +13,7 @@ import pytest
 import soundfile
 import torch
 from PIL import Image
-from pytest import CaptureFixture, MonkeyPatch
+from pytest import MonkeyPatch
 
 import eval as eval_command
 import train as train_command
@@ -33,7 +35,6 @@ FLAGS = [word for assignment in SMALL for word in ("--set", assignment)]
 CONFIG = override(PRESETS["tiny"], *SMALL)
 CLASSES = ["bell", "drum", "flute"]
 RATE = 16000
-COLUMNS = ["id", "audio", "image", "label", "split", "group"]
 
 
 def write_small_set(folder: Path, missing: bool = False,
@@ -71,7 +72,7 @@ def read_manifest(folder: Path) -> list[dict[str, str]]:
 
 def write_manifest(folder: Path, rows: Sequence[dict[str, str]]) -> None:
     with open(folder / "manifest.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 
@@ -97,15 +98,13 @@ def evaluate_run(*arguments: object) -> None:
     eval_command.main([*map(str, arguments), "--device", "cpu"])
 
 
-def failure(capsys: CaptureFixture,
-            call: Callable[..., None], *arguments: object) -> tuple[str, int]:
-    """The one line and the exit status that a command ends with."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as caught:
-        run_command(lambda: call(*arguments))
-    line = capsys.readouterr().err
-    assert line.startswith("error: ") and line.count("\n") == 1
-    return line.removeprefix("error: ").rstrip("\n"), caught.value.code
+def failure(command: Callable[..., None], *arguments: object, status: int = 2) -> str:
+    """The one line that a command ends with, and this exit status."""
+    with redirect_stderr(io.StringIO()) as printed, pytest.raises(SystemExit) as caught:
+        run_command(lambda: command(*arguments))
+    line = printed.getvalue()
+    assert caught.value.code == status and line.startswith("error: ") and line.count("\n") == 1
+    return line.removeprefix("error: ").rstrip("\n")
 
 
 def refusal(call: Callable, *arguments: object, **keywords: object) -> str:

@@ -1,29 +1,24 @@
 """Broken inputs through the commands: one line that names each, status 2, nothing left behind."""
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
 from helpers import FLAGS, edit, evaluate_run, failure, read_manifest, train_only, write_manifest
-from pytest import CaptureFixture, MonkeyPatch, TempPathFactory
+from pytest import MonkeyPatch, TempPathFactory
 
 SOUND, IMAGE = "train-bell-1.wav", "train-bell-1.png"             # of line 3 of the manifest
 NEW = "--data set --out new"
 
 
-def refuse(folder: Path, capsys: CaptureFixture, command: Callable[..., None], arguments: str,
-           message: str) -> None:
+def refuse(folder: Path, command: Callable[..., None], arguments: str, message: str) -> None:
     """Assert that a command is refused, and that no file in the folder is new or written again."""
     def files() -> dict[Path, int]:
         return {path: path.stat().st_mtime_ns for path in folder.rglob("*")
                 if path.is_file() and "features" not in path.parts}
 
     before, flags = files(), FLAGS if command is train_only else []
-    line, status = failure(capsys, command, *arguments.split(), *flags)
-    assert message in line and status == 2
+    assert message in failure(command, *flags, *arguments.split())
     assert files() == before
 
 
@@ -40,39 +35,32 @@ def drop_images(folder: Path, split: str) -> None:
 @pytest.mark.parametrize("change, message", [
     (lambda s: (s / "classes.json").write_text("a, b"), "expected a JSON list"),
     (lambda s: (s / "manifest.csv").unlink(), "manifest.csv: No such file or directory; expected"),
-    (lambda s: edit(s, 3, label="bel"),
-     "manifest.csv:3: label 'bel' is not in classes.json; did you mean bell?"),
+    (lambda s: edit(s, 3, label="bel"), "manifest.csv:3: label 'bel' is not in classes.json"),
     (lambda s: (s / SOUND).write_text("no sound"), "expected a WAV, FLAC or OGG"),
-    (lambda s: cut(s / SOUND), f"{SOUND}: the sound breaks off after"),
-    (lambda s: soundfile.write(s / SOUND, np.full(8000, np.nan), 16000, "FLOAT"),
-     f"{SOUND}: holds NaN"),
     (lambda s: cut(s / IMAGE), f"{IMAGE}: Pillow can't read it"),
     (lambda s: drop_images(s, "train"), "split 'train': every sample lacks"),
     (lambda s: drop_images(s, "val"), "split 'val': every sample lacks")])
-def test_a_broken_set_is_refused_before_training(
-        few_set: Path, tmp_path: Path, capsys: CaptureFixture, message: str,
-        change: Callable[[Path], object]) -> None:
+def test_a_broken_set_is_refused_before_training(few_set: Path, tmp_path: Path, message: str,
+                                                 change: Callable[[Path], object]) -> None:
     broken = shutil.copytree(few_set, tmp_path / "set")
     change(broken)
-    refuse(tmp_path, capsys, train_only, f"--data {broken} --out {tmp_path / 'new'}", message)
+    refuse(tmp_path, train_only, f"--data {broken} --out {tmp_path / 'new'}", message)
 
 
-def alter(path: Path, **changes: object) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+def rename_class(path: Path) -> None:
+    path.write_text(path.read_text().replace("bell", "gong"))
 
 
 @pytest.mark.parametrize("change, message", [
     (lambda r: (r / "config.json").write_text("{"), "is not as train.py wrote it"),
-    (lambda r: alter(r / "config.json", classes=["a", "b"]), "its classes differ from those of"),
+    (lambda r: rename_class(r / "config.json"), "its classes differ from those of"),
     (lambda r: (r / "backbone.pt").unlink(), "backbone.pt: no such file"),
-    (lambda r: cut(r / "prompt-together.pt"), "prompt-together.pt: is no file of tensors, or a b"),
-    (lambda r: shutil.copy(r / "router.pt", r / "lora-complete.pt"),
-     "lora-complete.pt: is not the file of stage 'lora complete'")])
-def test_a_broken_run_is_not_evaluated(seeds_folder: Path, tmp_path: Path, capsys: CaptureFixture,
-                                       message: str, change: Callable[[Path], object]) -> None:
+    (lambda r: cut(r / "prompt-together.pt"), "prompt-together.pt: is no file of tensors, or a b")])
+def test_a_broken_run_is_not_evaluated(seeds_folder: Path, tmp_path: Path, message: str,
+                                       change: Callable[[Path], object]) -> None:
     broken = shutil.copytree(seeds_folder / "seed-0", tmp_path / "run")
     change(broken)
-    refuse(tmp_path, capsys, evaluate_run, str(broken), message)
+    refuse(tmp_path, evaluate_run, str(broken), message)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +71,6 @@ def place(few_set: Path, seeds_folder: Path, tmp_path_factory: TempPathFactory) 
     shutil.copytree(seeds_folder / "seed-0", place / "run")
     (place / "file").write_text("neither sound nor image")
     (place / "pairs.csv").write_text(f"audio,image\nset/{SOUND},\n")
-    (place / "list.csv").write_text("audio,picture\nset/0.wav,set/0.png\n")
     return place
 
 
@@ -92,33 +79,28 @@ def place(few_set: Path, seeds_folder: Path, tmp_path_factory: TempPathFactory) 
     (train_only, "--data nowhere --out new", "nowhere: no such folder; expected a prepared set"),
     (train_only, "--data set --out set", "--out set: exists already and holds no run"),
     (train_only, "--out run --seeds 2", "--out run: "),
-    (train_only, f"{NEW} --features file/below", "with --features"),
     (train_only, "--resume nowhere", "--resume nowhere: holds no run"),
     (train_only, f"{NEW} --init file", "file: is no file of tensors, or a broken one"),
     (train_only, f"{NEW} --freeze-backbone", "--freeze-backbone: there is no backbone yet"),
     (evaluate_run, "nowhere", "nowhere/config.json: no such file; expected the folder of one run"),
-    (evaluate_run, "run --method head", "--method head: run has not trained it; train it with  "
-                                        "python train.py --out run --method head"),
+    (evaluate_run, "run --method head", "train it with  python train.py --out run --method head"),
     (evaluate_run, "run --json", "--json and --picture: nothing to answer; expected --audio or"),
     (evaluate_run, "run --audio file --draws 2", "--audio and --image: expected no flags of an"),
     (evaluate_run, f"run --audio set/{SOUND} --picture file", "file: exists already"),
-    (evaluate_run, f"run --audio set/{SOUND} --picture file/a.png", "file/a.png: can't be written"),
     (evaluate_run, "run --out a.csv", "--pairs and --out: expected both, and no flags of an evalu"),
-    (evaluate_run, "run --pairs list.csv --out a.csv", "list.csv: no column 'image'"),
     (evaluate_run, "run --pairs pairs.csv --out file", "file: exists already")])
-def test_a_wrong_flag_is_named(place: Path, monkeypatch: MonkeyPatch, capsys: CaptureFixture,
+def test_a_wrong_flag_is_named(place: Path, monkeypatch: MonkeyPatch,
                                command: Callable[..., None], arguments: str, message: str) -> None:
     monkeypatch.chdir(place)
-    refuse(place, capsys, command, arguments, message)
+    refuse(place, command, arguments, message)
 
 
-def test_a_refused_command_can_be_given_again(few_set: Path, tmp_path: Path,
-                                              capsys: CaptureFixture) -> None:
+def test_a_refused_command_can_be_given_again(few_set: Path, tmp_path: Path) -> None:
     """Once the input is mended, under the same name."""
     broken, out = shutil.copytree(few_set, tmp_path / "set"), tmp_path / "run"
     (broken / SOUND).write_text("no sound")
     command = ["--data", broken, "--out", out, "--epochs", 0, "--method", "full_mixed", *FLAGS]
-    failure(capsys, train_only, *command)
+    failure(train_only, *command)
     shutil.copy(few_set / SOUND, broken)
     train_only(*command)
     assert (out / "full_mixed.pt").exists()

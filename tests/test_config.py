@@ -23,7 +23,6 @@ PACKAGE = Path(__file__).parent.parent / "ptm_mini"
     ("audio.seconds=1.0", "that model.audio_patch=16 divides; this gives 98"),
     ("image.size=30", "setting image.size=30: expected a multiple of model.image_patch=8"),
     ("prompts.input_depth=5", "setting prompts.input_depth=5: expected 0 to model.depth=4"),
-    ("train.backbone.epochs=-1", "setting train.backbone.epochs=-1: expected 0 or more"),
     ("damage.both.image_blur=-1", "setting damage.both.image_blur=-1.0: expected 0 or more")])
 def test_wrong_setting_is_named_with_what_is_expected(assignment: str, message: str) -> None:
     assert message in refusal(override, CONFIG, assignment)
@@ -32,21 +31,16 @@ def test_wrong_setting_is_named_with_what_is_expected(assignment: str, message: 
 def test_overrides_reach_every_level() -> None:
     config = override(CONFIG, "train.prompt.learning_rate=1e-3", "prompts.attention=false",
                       "damage.both.audio_gaussian=1", "model.fusion=none")
-    assert config.train.prompt.learning_rate == 1e-3
-    assert config.prompts.attention is False
-    assert config.model.fusion == "none"
-    assert config.damage.both.audio_gaussian == 1.0
-    assert config.damage.alone == CONFIG.damage.alone
-    assert config.train.head == CONFIG.train.head
+    assert config.train.prompt.learning_rate == 1e-3 and config.model.fusion == "none"
+    assert config.prompts.attention is False and config.damage.both.audio_gaussian == 1.0
+    assert config.damage.alone == CONFIG.damage.alone and config.train.head == CONFIG.train.head
 
 
 @pytest.mark.parametrize("config", [*PRESETS.values(), replace(CONFIG, damage=DAMAGES["paper"])])
 def test_a_config_file_is_read_strictly(config: Config) -> None:
     values = flatten(config)
     assert unflatten(values) == config
-    for changes, message in (({"model.width": None}, "setting model.width=None: expected int"),
-                             ({"model.widht": 3}, "model.widht: no such setting; did you mean")):
-        assert message in refusal(unflatten, values | changes)
+    assert "model.width=None: expected int" in refusal(unflatten, values | {"model.width": None})
     del values["lora.rank"]
     assert "setting lora.rank is missing" in refusal(unflatten, values)
 

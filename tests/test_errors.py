@@ -1,13 +1,10 @@
 """What a command ends with: one line an error, and an exit status."""
+from unittest.mock import Mock
+
 import pytest
 from helpers import failure
-from pytest import CaptureFixture
 
 from ptm_mini.errors import InputError, NonFiniteLoss
-
-
-def throw(error: BaseException) -> None:
-    raise error
 
 
 @pytest.mark.parametrize("error, status, line", [
@@ -17,6 +14,5 @@ def throw(error: BaseException) -> None:
     (NonFiniteLoss("lora: the loss became nan"), 1, "lora: the loss became nan"),
     (KeyboardInterrupt("interrupted; resume with x"), 130, "interrupted; resume with x"),
     (KeyboardInterrupt(), 130, "interrupted")])
-def test_an_error_is_one_line_and_a_status(capsys: CaptureFixture, error: BaseException,
-                                           status: int, line: str) -> None:
-    assert failure(capsys, throw, error) == (line, status)
+def test_an_error_is_one_line_and_a_status(error: BaseException, status: int, line: str) -> None:
+    assert failure(Mock(side_effect=error), status=status) == line

@@ -43,10 +43,8 @@ def test_results_agree_with_one_another(seeds_folder: Path) -> None:
         assert accuracy["average"] == pytest.approx(sum(scores) / 4)
         assert results["detail"][row]["worst"] == min(scores)
         if row != "prompt oracle":
-            difference = results["differences"][row]
-            assert difference["difference"] == pytest.approx(
+            assert results["differences"][row]["difference"] == pytest.approx(
                 accuracy["average"] - reference["average"])
-            assert 0 <= difference["standard error"] < 0.3
     for label in labels:
         assert results["sets"][label][label] == reference[label]
         assert sum(results["router"][label].values()) == pytest.approx(1)
@@ -84,15 +82,12 @@ def test_several_seeds_are_reported_together(seeds_folder: Path) -> None:
     for name in ("accuracy", "detail", "sets", "router"):
         assert together[name] == [own[name] for own in alone]
     for row, difference in together["differences"][0].items():
-        each = [own["differences"][row] for own in alone]
-        assert difference["difference"] == pytest.approx(sum(one["difference"] for one in each) / 2)
-        assert difference["standard error"] <= max(one["standard error"] for one in each)
+        each = [own["differences"][row]["difference"] for own in alone]
+        assert difference["difference"] == pytest.approx(sum(each) / 2)
 
 
-def test_runs_with_other_methods_are_not_reported_together(
-        seeds_folder: Path, tmp_path: Path, capsys: CaptureFixture) -> None:
+def test_runs_with_other_methods_are_not_reported_together(seeds_folder: Path,
+                                                           tmp_path: Path) -> None:
     copied = shutil.copytree(seeds_folder, tmp_path / "seeds")
     (copied / "seed-1" / "lora-complete.pt").unlink()
-    line, status = failure(capsys, evaluate_run, copied)
-    assert status == 2
-    assert f"{copied / 'seed-1'}: has other methods or another set than {copied / 'seed-0'}" in line
+    assert f"{copied / 'seed-1'}: has other methods" in failure(evaluate_run, copied)
