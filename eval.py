@@ -45,7 +45,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
                      help="CSV with columns audio and image, whose cells may be empty")
     own.add_argument("--out", type=Path, metavar="FILE", help="new CSV file for the answers")
     args = parser.parse_args(argv)
-    evaluation = (args.data or args.method or args.damage or args.details or args.draws > 1)
+    evaluation = args.data or args.method or args.damage or args.details or args.draws > 1
     if args.pairs or args.out:
         if not (args.pairs and args.out) or args.audio or args.image or evaluation:
             raise InputError("--pairs and --out: expected both, and no flags of an evaluation")

@@ -42,9 +42,9 @@ def read_trees(folder: Path, find_sound: Callable[[Key, dict[Key, str]], Key] | 
         left_out.append(f"{hidden} files and folders whose names begin with a dot")
     for name, trees in parts.items():
         split = look_up(name, FOLDERS)
-        label = "" if split else name                 # of all files in the two trees
-        sounds = list_files(trees["audio"], "audio", label, root, left_out)
-        images = list_files(trees["image"], "image", label, root, left_out)
+        only_class = "" if split else name            # of all files in the two trees
+        sounds = list_files(trees["audio"], "audio", only_class, root, left_out)
+        images = list_files(trees["image"], "image", only_class, root, left_out)
         alone = dict(sounds)
         for (label, stem), image in images.items():
             key = find_sound((label, stem), sounds) if find_sound else (label, stem)
@@ -104,21 +104,21 @@ def simplify(name: str) -> str:
     return re.sub("[ _-]+", "_", name.lower())
 
 
-def list_files(tree: Path, modality: str, label: str, root: Path,
+def list_files(tree: Path, modality: str, only_class: str, root: Path,
                left_out: list[str]) -> dict[Key, str]:
     """List a tree's files: paths relative to root. `left_out` gets why others are none.
 
-    label  of all files, which are in the tree itself; "": they are in class folders
+    only_class  of all files, which are in the tree itself; "": they are in class folders
     """
     found = defaultdict(list)
-    for path in sorted(tree.glob("[!.]*" if label else "[!.]*/[!.]*")):
+    for path in sorted(tree.glob("[!.]*" if only_class else "[!.]*/[!.]*")):
         name = path.relative_to(root).as_posix()
         if path.suffix.lower() not in SUFFIXES[modality] or path.is_dir():
             left_out.append(f"{name!r}: no {modality} file by its name")
         elif any(ord(letter) < 32 or 0xD800 <= ord(letter) < 0xE000 for letter in name):
             left_out.append(f"{name!r}: has control characters or is no UTF-8; rename it")
         else:
-            found[simplify(label or path.parent.name), path.stem].append(name)
+            found[simplify(only_class or path.parent.name), path.stem].append(name)
     if not found:
         names = ", ".join(sorted(path.name for path in tree.iterdir())[:3]) or "nothing"
         raise InputError(f"{tree}: holds {names} and no {modality} file in a class folder; "

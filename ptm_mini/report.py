@@ -52,7 +52,7 @@ def open_runs(args: argparse.Namespace, methods: list[str] | None = None, damage
     """
     if draws < 1:
         raise InputError(f"--draws {draws}: expected 1 or more")
-    device, opened = pick_device(args.device), []
+    device, opened, fingerprints = pick_device(args.device), [], set()
     for path in run_folders(args.run) or [args.run]:
         run = read_run(path)
         config = replace(run.config, damage=DAMAGES[damage]) if damage else run.config
@@ -62,7 +62,8 @@ def open_runs(args: argparse.Namespace, methods: list[str] | None = None, damage
         if sets[0].classes != run.classes:
             raise InputError(f"{sets[0].folder}: its classes differ from those of {path}; expected "
                              f"{', '.join(run.classes)}")
-        if sets[0].fingerprint() == run.fingerprint:
+        fingerprint = sets[0].fingerprint()                       # asks each file for its size
+        if fingerprint == run.fingerprint:
             if sets[0].folder != run.data:                    # moved: the run remembers where to
                 run.data = sets[0].folder
                 run.write()
@@ -75,10 +76,11 @@ def open_runs(args: argparse.Namespace, methods: list[str] | None = None, damage
         suffix = f"-{damage}" if config != run.config else ""
         suffix += f"-windows-{windows}" * (windows > 1) + f"-draws-{draws}" * (draws > 1)
         suffix += "".join(f"-{method}" for method in methods or ())
+        fingerprints.add(fingerprint)
         opened.append(OpenRun(run, load_models(run, device, methods),
                               EvalSplit(sets, "test", draws=draws), suffix))
         if (opened[-1].models.methods.keys() != opened[0].models.methods.keys()
-                or sets[0].fingerprint() != opened[0].split.data.fingerprint()):
+                or len(fingerprints) > 1):
             raise InputError(f"{path}: has other methods or another set than "
                              f"{opened[0].run.folder}; expected the same: train what is missing")
     return opened

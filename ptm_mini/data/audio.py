@@ -55,9 +55,10 @@ def decode(path: Path, config: AudioConfig, place: float) -> tuple[torch.Tensor,
     try:
         with soundfile.SoundFile(path) as file:
             frames, position, pieces = file.frames, 0, [torch.zeros(0)]
-            known = file.format != "MP3" or mp3_states_length(path, file.extra_info)
-            if frames == UNKNOWN or place and not known:
-                known, frames = False, count_frames(path)
+            known = frames < UNKNOWN and (file.format != "MP3"
+                                          or mp3_states_length(path, file.extra_info))
+            if place and not known:
+                frames = count_frames(path)
             start, end = used_part(path, frames, file.samplerate, config, place)
             for piece in read_pieces(file, end):
                 pieces.append(torch.from_numpy(piece[max(0, start - position):]).mean(dim=1))

@@ -34,7 +34,7 @@ class StressedSet(PreparedSet):
     """A prepared set with damage of another severity, and of some kinds alone."""
 
     def __init__(self, data: PreparedSet, severity: float, kinds: Collection[str]):
-        vars(self).update(vars(data))
+        vars(self).update(vars(data))         # what is decoded is shared
         alone, both = (scale_strengths(strengths, severity)
                        for strengths in (data.config.damage.alone, data.config.damage.both))
         self.damage, self.kinds = DamageConfig(alone, both), set(kinds)
