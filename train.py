@@ -56,6 +56,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         help="train N runs, with this seed and the next ones, in folders seed-* of --out")
     add("--fraction", type=float, help="of the training data, for all but the backbone; default: 1")
     add("--bf16", action="store_true", help="train in mixed bfloat16 precision")
+    add("--deterministic", action="store_true", help="train to the same bytes on a GPU too")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="any other setting")
     add("--settings", action="store_true", help="print every setting and stop")
     add("--features", type=Path, metavar="DIR", help="cache for decoded files; default: in the set")
@@ -74,7 +75,7 @@ def make_config(args: argparse.Namespace, config: Config, methods: list[str],
     stages = [*methods, "together"] if "prompt" in methods else methods
     changes = {f"train.{stage}.epochs": args.epochs for stage in stages}
     changes |= {"train.seed": seed, "train.fraction": args.fraction,
-                "train.bf16": args.bf16 or None}
+                "train.bf16": args.bf16 or None, "train.deterministic": args.deterministic or None}
     changes = {key: value for key, value in changes.items() if value is not None}
     if args.freeze_backbone:
         changes |= cav_mae.AS_IT_IS

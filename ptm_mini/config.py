@@ -154,6 +154,7 @@ class TrainConfig:
     audio_std: float = setting(0.0, "likewise; 0: the training split's mean and std")
     fraction: float = setting(1.0, "share of the data for all but the backbone (the paper: 0.3)")
     bf16: bool = setting(False, "mixed bfloat16 precision, the loss in float32")
+    deterministic: bool = setting(False, "the same bytes each time on a GPU too, which is slower")
     seed: int = setting(0, "of weights, order, augmentation and damage")
 
 

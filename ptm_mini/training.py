@@ -1,6 +1,7 @@
 """Training: the table of methods, the one loop, and the stages that are calls of it."""
 import logging
 import math
+import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -82,7 +83,9 @@ def fit(run: Run, name: str, model: nn.Module, data: PreparedSet, situations: Se
         with torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16):
             return {key: function(batch) for key, function in answers.items()}
 
+    torch.use_deterministic_algorithms(settings.deterministic)
     if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")     # else cuBLAS may vary too
         torch.cuda.reset_peak_memory_stats()
     logger.info("%s: %s trainable parameters", name, f"{count:,}")
     first, best, best_weights = 1, None, copy_tensors(parameters)
@@ -253,8 +256,9 @@ def load_models(run: Run, device: torch.device, methods: Sequence[str] | None = 
 
 
 def pick_device(name: str) -> torch.device:
-    """torch.device for "auto", "cpu" or "cuda"."""
+    """torch.device for "auto", "cpu" or "cuda", on which float32 is float32: without TF32."""
     if name == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: no CUDA device is available; expected one, or "
                          "--device cpu")
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")

@@ -1,4 +1,4 @@
-"""The method in NumPy and float64, by the sections of docs/porting.md.
+"""The method in NumPy and float64, by the sections of docs/porting.md; config is a run's.
 
 B batch, T frames, M mel bins, H = W, N tokens, P prompt length, L its depth, D width, K classes"""
 import hashlib
@@ -6,9 +6,14 @@ import math
 
 import numpy as np
 
-Array, Arrays = np.ndarray, dict[str, np.ndarray]
-RATE, SAMPLES, M, H, EPS, ALPHA = 8000, 3960, 32, 24, 1e-5, 8
-D, HEADS, BLOCKS, FUSION_BLOCKS, JOINT_BLOCKS = 16, 2, 3, 2, 1
+Array, Arrays, Config = np.ndarray, dict[str, np.ndarray], dict[str, int | float | str]
+SMALL: Config = {
+    "audio.sample_rate": 8000, "audio.seconds": 0.495, "audio.mels": 32, "image.size": 24,
+    "model.heads": 2, "model.depth": 3, "model.fusion_depth": 2, "model.joint_depth": 1,
+    "lora.alpha": 8}
+SMALL |= {f"damage.{which}.{kind}": strength for which in ("alone", "both") for kind, strength in {
+    "audio_gaussian": 2.2, "audio_shift": 0.5, "audio_mask": 0.25, "image_gaussian": 5,
+    "image_blur": 0.23, "image_pixelate": 0.3}.items()}
 PLACES = ("audio_input", "image_input", "audio_attention", "image_attention", "joint")
 
 
@@ -25,7 +30,8 @@ def softmax(x: Array) -> Array:
 
 class Model:
     """1 to 4, 7. Weights by name: the backbone's, then a prompt set's or a baseline's"""
-    def __init__(self, *weights: Arrays):
+    def __init__(self, *weights: Arrays, config: Config = SMALL):
+        self.config, self.alpha = config, config["lora.alpha"]
         self.weights = {name: value for part in weights for name, value in part.items()}
         self.trace: Arrays = {}                                 # intermediates by name
 
@@ -33,7 +39,7 @@ class Model:
         """2, 7. [..., fan in] -> [..., fan out], with LoRA where there is one"""
         y = x @ self.weights[path + ".weight"].T + self.weights[path + ".bias"]
         down, up = self.weights.get(path + ".down"), self.weights.get(path + ".up")
-        return y if down is None else y + ALPHA / len(down) * (x @ down.T) @ up.T
+        return y if down is None else y + self.alpha / len(down) * (x @ down.T) @ up.T
 
     def adapt(self, y: Array, path: str) -> Array:
         """7. [B, N, D] -> [B, N, D]: an Adapter where there is one"""
@@ -43,16 +49,17 @@ class Model:
 
     def layer_norm(self, x: Array, path: str) -> Array:
         """2, 7. [..., D] -> [..., D], with a scale and a shift where there are any"""
-        x = (x - x.mean(axis=-1, keepdims=True)) / np.sqrt(x.var(axis=-1, keepdims=True) + EPS)
+        x = (x - x.mean(axis=-1, keepdims=True)) / np.sqrt(x.var(axis=-1, keepdims=True) + 1e-5)
         x = x * self.weights[path + ".weight"] + self.weights[path + ".bias"]
         return x * self.weights.get(path + ".scale", 1) + self.weights.get(path + ".shift", 0)
 
     def attention(self, queries: Array, context: Array, path: str) -> Array:
         """2. [B, N, D] reads [B, N', D], both normed -> [B, N, D]"""
+        D, heads = queries.shape[2], self.config["model.heads"]
         q = self.linear(queries, path + ".qkv")[..., :D]
         k, v = np.split(self.linear(context, path + ".qkv")[..., D:], 2, axis=2)
-        q, k, v = (x.reshape(*x.shape[:2], HEADS, D // HEADS).swapaxes(1, 2) for x in (q, k, v))
-        p = softmax(q @ k.swapaxes(2, 3) / math.sqrt(D // HEADS))          # [B, heads, N, N']
+        q, k, v = (x.reshape(*x.shape[:2], heads, D // heads).swapaxes(1, 2) for x in (q, k, v))
+        p = softmax(q @ k.swapaxes(2, 3) / math.sqrt(D // heads))          # [B, heads, N, N']
         self.trace[path + ".probabilities"] = p
         mixed = (p @ v).swapaxes(1, 2).reshape(queries.shape)
         return self.adapt(self.linear(mixed, path + ".proj"), path)
@@ -76,24 +83,24 @@ class Model:
         context = np.concatenate([prompts, self.layer_norm(other, path + ".norm_context")], axis=1)
         return self.residuals(x, context, ".norm_tokens", ".norm_mlp", path)
 
-    def prompts(self, place: str, B: int, blocks: int) -> list[Array]:
-        """4. For each block [B, P, D]; after the first L of them P = 0"""
-        groups = self.weights.get(place, np.zeros((0, 0, D)))   # [L, P, D] or [B, L, P, D]
-        groups = np.broadcast_to(groups, (B, *groups.shape[-3:])).swapaxes(0, 1)
-        return [*groups, *[np.zeros((B, 0, D))] * (blocks - len(groups))]
+    def prompts(self, place: str, x: Array, blocks: int) -> list[Array]:
+        """4. For tokens x [B, N, D] -> for each block [B, P, D]; after the first L of them P = 0"""
+        groups = self.weights.get(place, np.zeros((0, 0, x.shape[2])))  # [L, P, D] or [B, L, P, D]
+        groups = np.broadcast_to(groups, (len(x), *groups.shape[-3:])).swapaxes(0, 1)
+        return [*groups, *[x[:, :0]] * (blocks - len(groups))]
 
     def encode(self, x: Array, name: str) -> Array:
         """1, 4. [B, channels, height, width] of "audio" or "image" -> tokens [B, N, D]"""
         weights, path = self.weights, name + "_encoder"
         kernel, positions = weights[path + ".patches.weight"], weights[path + ".positions"]
-        (B, channels, height, width), side, N = x.shape, kernel.shape[-1], positions.shape[1]
+        (B, channels, height, width), side, (_, N, D) = x.shape, kernel.shape[-1], positions.shape
         x = x.reshape(B, channels, height // side, side, width // side, side)
         x = np.einsum("bciujv,dcuv->bijd", x, kernel).reshape(B, N, D)
         x = self.trace[path + ".patches"] = x + weights[path + ".patches.bias"]
         x = self.trace[path + ".tokens"] = x + positions + weights[path + ".modality"]
-        prompts = self.prompts(name + "_input", B, BLOCKS)
-        for i in range(BLOCKS):
-            if i + 1 < BLOCKS and prompts[i + 1].shape[1] == 0:     # the last ones become tokens
+        prompts = self.prompts(name + "_input", x, self.config["model.depth"])
+        for i in range(len(prompts)):
+            if i + 1 < len(prompts) and prompts[i + 1].shape[1] == 0:     # these become tokens
                 x, prompts[i] = np.concatenate([prompts[i], x], axis=1), prompts[i + 1]
             x = self.block(x, prompts[i], f"{path}.blocks.{i}")
         self.trace[path + ".out"] = x[:, -N:]
@@ -107,39 +114,41 @@ class Model:
         """3. [B, T, M], [B, 3, H, W] -> trace, with features [B, D] and logits [B, K]"""
         x = self.encode(audio.swapaxes(1, 2)[:, None], "audio")
         y = self.encode(image, "image")
-        of_audio, of_image = (self.prompts(f"{name}_attention", len(x), FUSION_BLOCKS)
+        blocks = range(self.config["model.fusion_depth"])
+        of_audio, of_image = (self.prompts(f"{name}_attention", x, len(blocks))
                               for name in ("audio", "image"))
-        for i in range(FUSION_BLOCKS):
+        for i in blocks:
             x, y = (self.update(x, y, of_image[i], f"fusion.{i}.update_audio"),
                     self.update(y, x, of_audio[i], f"fusion.{i}.update_image"))
         tokens = np.concatenate([x, y], axis=1)
-        for i, prompts in enumerate(self.prompts("joint", len(x), JOINT_BLOCKS)):
+        for i, prompts in enumerate(self.prompts("joint", x, self.config["model.joint_depth"])):
             tokens = self.block(tokens, prompts, f"joint.{i}")
         features = self.layer_norm(tokens, "norm").mean(axis=1)
         return {**self.trace, "features": features, "logits": self.head(features)}
 
 
-def oracle(audio: Array, image: Array, weights: Arrays, sets: list[Arrays], which: Array) -> Arrays:
+def oracle(audio: Array, image: Array, weights: Arrays, sets: list[Arrays], which: Array,
+           config: Config = SMALL) -> Arrays:
     """5. which [B]: situations or the router's picks -> as Model.forward, and scores [B, K]"""
     own = {place: np.stack([sets[s][place] for s in which]) for place in PLACES}
-    found = Model(weights, own).forward(audio, image)
-    scores = np.stack([Model(one).head(found["features"]) for one in sets])          # [4, B, K]
+    found = Model(weights, own, config=config).forward(audio, image)
+    scores = np.stack([Model(weights, one).head(found["features"]) for one in sets])  # [4, B, K]
     return {**found, "scores": scores[which, np.arange(len(which))]}
 
 
-def concat(audio: Array, image: Array, weights: Arrays, sets: list[Arrays]) -> Arrays:
+def concat(audio: Array, image: Array, weights: Arrays, sets: list[Arrays],
+           config: Config = SMALL) -> Arrays:
     """5. -> features [B, D], scores [B, K]"""
     prompts = {place: np.concatenate([one[place] for one in sets], axis=1) for place in PLACES}
-    features = Model(weights, prompts).forward(audio, image)["features"]
-    mean = np.mean([softmax(Model(one).head(features)) for one in sets], axis=0)
+    features = Model(weights, prompts, config=config).forward(audio, image)["features"]
+    mean = np.mean([softmax(Model(weights, one).head(features)) for one in sets], axis=0)
     return {"features": features, "scores": np.log(np.maximum(mean, 1.2e-38))}
 
 
-def lowest_entropy(audio: Array, image: Array, weights: Arrays, sets: list[Arrays]) -> Array:
-    """5. -> scores [B, K]"""
-    scores = np.stack([Model(weights, one).forward(audio, image)["logits"] for one in sets])
-    entropy = -(softmax(scores) * np.log(softmax(scores))).sum(axis=2)               # [4, B]
-    return scores[entropy.argmin(axis=0), np.arange(len(audio))]
+def surest(scores: Array) -> Array:
+    """5. The four sets' [4, B, K] -> of each sample the one of least entropy, [B, K]"""
+    entropy = -(softmax(scores) * np.log(softmax(scores))).sum(axis=2)                # [4, B]
+    return scores[entropy.argmin(axis=0), np.arange(scores.shape[1])]
 
 
 def pool(x: Array, y: Array) -> Array:
@@ -162,10 +171,11 @@ def fit_router(x: Array, situations: Array, shrinkage: float = 0.1) -> tuple[Arr
     return weight, np.where(n > 0, -(means * weight).sum(axis=1) / 2, -np.inf)
 
 
-def cross_entropy(scores: Array, labels: Array) -> float:
+def cross_entropy(scores: Array, labels: Array, smoothing: float = 0.1) -> float:
     """8. [B, K], [B] -> loss"""
     log = np.log(softmax(scores))
-    return -(0.9 * log[np.arange(len(labels)), labels] + 0.1 * log.mean(axis=1)).mean()
+    right = log[np.arange(len(labels)), labels]
+    return -((1 - smoothing) * right + smoothing * log.mean(axis=1)).mean()
 
 
 def one_cycle(n: int, peak: float) -> tuple[Array, Array]:
@@ -184,36 +194,40 @@ def adamw(state: tuple, g: Array, t: int, rate: float, b1: float, decay: float) 
 
 def average(x: Array, first: Array, stop: Array) -> Array:
     """9. [3, H, W] -> the same: on both sides pixel i is the mean of first[i] .. stop[i] - 1"""
-    inside = (first[:, None] <= np.arange(H)) & (np.arange(H) < stop[:, None])
+    pixels = np.arange(x.shape[2])
+    inside = (first[:, None] <= pixels) & (pixels < stop[:, None])
     mean = inside / inside.sum(axis=1, keepdims=True)
     return mean @ x @ mean.T
 
 
 def pixelate(x: Array, cells: int) -> Array:
     """9. [3, H, W] -> the same"""
+    H = x.shape[2]
     cell = np.arange(H) * cells // H                            # that each pixel shows
     return average(x, cell * H // cells, -(-(cell + 1) * H // cells))
 
 
-def draw_stretch(random: np.random.Generator, x: Array) -> tuple[int, int]:
+def draw_stretch(random: np.random.Generator, x: Array, share: float) -> tuple[int, int]:
     """9. Audio [T, M] -> start, frames of what is masked"""
-    frames = random.integers(0, round(0.25 * len(x)), endpoint=True)
+    frames = random.integers(0, round(share * len(x)), endpoint=True)
     return random.integers(0, len(x) - frames, endpoint=True), frames
 
 
 DAMAGE = {                                                      # kind: its draws, its effect
-    "audio_gaussian": (lambda random, x: 2.2 * random.standard_normal(x.shape, np.float32),
+    "audio_gaussian": (lambda random, x, std: std * random.standard_normal(x.shape, np.float32),
                        lambda x, noise: x + noise),
-    "audio_shift": (lambda random, x: random.integers(-round(len(x) / 2), round(len(x) / 2) + 1),
+    "audio_shift": (lambda random, x, share: random.integers(
+        -round(share * len(x)), round(share * len(x)), endpoint=True),
                     lambda x, frames: np.roll(x, frames, axis=0)),
     "audio_mask": (draw_stretch, lambda x, drawn: np.r_[
         x[:drawn[0]], 0 * x[drawn[0]:sum(drawn)], x[sum(drawn):]]),
-    "image_gaussian": (lambda random, x: 5 * random.standard_normal(x.shape, np.float32),
+    "image_gaussian": (lambda random, x, std: std * random.standard_normal(x.shape, np.float32),
                        lambda x, noise: np.clip(x + noise, -3, 3)),
-    "image_blur": (lambda random, x: round((0.23 * H - 1) / 2), lambda x, reach: average(
-        x, np.arange(H) - reach, np.arange(H) + reach + 1)),
-    "image_pixelate": (lambda random, x: max(1, round(0.3 * H)), pixelate),
-    "missing": (lambda random, x: None, lambda x, nothing: 0 * x)}
+    "image_blur": (lambda random, x, share: round((share * x.shape[2] - 1) / 2),
+                   lambda x, reach: average(x, np.arange(x.shape[2]) - reach,
+                                            np.arange(x.shape[2]) + reach + 1)),
+    "image_pixelate": (lambda random, x, share: max(1, round(share * x.shape[2])), pixelate),
+    "missing": (lambda random, x, nothing: None, lambda x, nothing: 0 * x)}
 
 
 def resample(x: Array, source: int, target: int) -> Array:
@@ -227,19 +241,23 @@ def resample(x: Array, source: int, target: int) -> Array:
     return (h * np.pad(x, reach + 1)[k + reach + 1]).sum(axis=1)
 
 
-def sound(stored: Array, rate: int) -> Arrays:
-    """10. [samples, channels] int16 -> mono, resampled, waveform [SAMPLES]"""
+def sound(stored: Array, rate: int, config: Config = SMALL) -> Arrays:
+    """10. [samples, channels] int16 -> mono, resampled, waveform [seconds * rate]"""
+    target = config["audio.sample_rate"]
+    length = round(config["audio.seconds"] * target)
     mono = (stored / 32768).mean(axis=1)
-    resampled = mono if rate == RATE else resample(mono, rate, RATE)
-    x = resampled[:SAMPLES] - resampled[:SAMPLES].mean()
-    return {"mono": mono, "resampled": resampled, "waveform": np.pad(x, (0, SAMPLES - len(x)))}
+    resampled = mono if rate == target else resample(mono, rate, target)
+    x = resampled[:length] - resampled[:length].mean()
+    return {"mono": mono, "resampled": resampled, "waveform": np.pad(x, (0, length - len(x)))}
 
 
-def filterbank(waveform: Array) -> Arrays:
+def filterbank(waveform: Array, config: Config = SMALL) -> Arrays:
     """11. [samples] -> the steps, last log_mel [T, M]"""
-    w, hop, F = int(0.025 * RATE), int(0.010 * RATE), 256
+    rate, M = config["audio.sample_rate"], config["audio.mels"]
+    w, hop = rate * 25 // 1000, rate * 10 // 1000
+    F = 2 ** math.ceil(math.log2(w))
     window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(w) / (w - 1))
-    x = 1127 * np.log(1 + np.arange(F // 2 + 1) * RATE / F / 700)[:, None]       # mel of each bin
+    x = 1127 * np.log(1 + np.arange(F // 2 + 1) * rate / F / 700)[:, None]       # mel of each bin
     edges = np.linspace(1127 * math.log(1 + 20 / 700), x[-1, 0], M + 2)
     left, centre, right = edges[:-2], edges[1:-1], edges[2:]
     rising, falling = (x - left) / (centre - left), (right - x) / (right - centre)
@@ -253,32 +271,54 @@ def filterbank(waveform: Array) -> Arrays:
             "power": power, "energy": energy, "log_mel": np.log(np.maximum(energy, 2 ** -23))}
 
 
-def resize_weights(side: int) -> Array:
+def inputs(log_mel: Array | None, pixels: Array | None, normalisation: Array,
+           shapes: tuple[tuple, tuple] = ((48, 32), (3, 24, 24))) -> tuple[Array, Array]:
+    """12, 13. [T, M] and [3, H, W], or None where missing -> audio, image of these shapes"""
+    audio, image = map(np.zeros, shapes)
+    if log_mel is not None:
+        audio = (log_mel - normalisation[0]) / normalisation[1]
+    if pixels is not None:
+        mean, std = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[..., None, None]
+        image = (pixels / 255 - mean) / std
+    return audio, image
+
+
+def to_rgb(x: Array, mode: str) -> Array:
+    """13. [h, w] or [h, w, channels] in one of Pillow's modes -> [h, w, 3]"""
+    x = np.round(x / 257) if mode == "I;16" else x.astype(float)
+    if mode == "CMYK":
+        return np.floor((255 - x[..., :3]) * (255 - x[..., 3:]) / 255 + 0.5)
+    x = np.atleast_3d(x)
+    colour, alpha = np.split(x, [-1], axis=2) if mode in ("LA", "RGBA") else (x, 255)
+    colour = np.floor(255 + (colour - 255) * alpha / 255 + 0.5)
+    return np.broadcast_to(colour, (*x.shape[:2], 3))
+
+
+def resize_weights(side: int, size: int = SMALL["image.size"]) -> Array:
     """13. -> [H, side]: how much each pixel of a line counts in each new one"""
-    q = side / H
-    t = abs(np.arange(side) + 0.5 - q * (np.arange(H)[:, None] + 0.5)) / max(q, 1)
+    q = side / size
+    t = abs(np.arange(side) + 0.5 - q * (np.arange(size)[:, None] + 0.5)) / max(q, 1)
     near, far = 1.5 * t ** 3 - 2.5 * t ** 2 + 1, -0.5 * t ** 3 + 2.5 * t ** 2 - 4 * t + 2
     weights = np.where(t < 1, near, np.where(t < 2, far, 0))
     return weights / weights.sum(axis=1, keepdims=True)
 
 
-def picture(stored: Array) -> Arrays:
-    """13. [h, w] of 8 or 16 bits, [h, w, 3] or [h, w, 4] -> the steps, last image [3, H, W]"""
-    h, w = stored.shape[:2]
+def picture(stored: Array, mode: str = "RGB", orientation: int = 1,
+            size: int = SMALL["image.size"]) -> Arrays:
+    """13. As stored, [h, w] or [h, w, channels] -> the steps, last pixels [3, H, W]"""
+    x = stored.swapaxes(0, 1) if orientation > 4 else stored
+    x = x[:, ::-1] if orientation in (2, 3, 6, 7) else x
+    x = x[::-1] if orientation in (3, 4, 7, 8) else x
+    h, w = x.shape[:2]
     side, top, left = min(h, w), (h - min(h, w)) // 2, (w - min(h, w)) // 2
-    x = stored[top:top + side, left:left + side]
-    x = np.round(x / 257) if x.dtype == np.uint16 else x.astype(float)
-    x = np.stack([x, x, x], axis=2) if x.ndim == 2 else x
-    x = np.floor(255 + (x[..., :3] - 255) * x[..., 3:] / 255 + 0.5) if x.shape[2] == 4 else x
-    k = max(1, side // (4 * H))
+    x = to_rgb(x[top:top + side, left:left + side], mode)
+    k = max(1, side // (4 * size))
     n, more = -(-side // k), (0, -side % k)
     x = np.pad(x, (more, more, (0, 0)), constant_values=np.nan).reshape(n, k, n, k, 3)
     rgb = np.floor(np.nanmean(x, axis=(1, 3)) + 0.5)
-    weights = resize_weights(len(rgb))
+    weights = resize_weights(len(rgb), size)
     resized = weights @ rgb.transpose(2, 0, 1) @ weights.T
-    pixels = np.clip(np.floor(resized + 0.501), 0, 255)
-    mean, std = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[..., None, None]
-    return {"rgb": rgb, "resized": resized, "pixels": pixels, "image": (pixels / 255 - mean) / std}
+    return {"rgb": rgb, "resized": resized, "pixels": np.clip(np.floor(resized + 0.501), 0, 255)}
 
 
 def generator(seed: int, epoch: int, name: str) -> np.random.Generator:
@@ -287,14 +327,23 @@ def generator(seed: int, epoch: int, name: str) -> np.random.Generator:
     return np.random.default_rng([seed, epoch, int.from_bytes(digest[:8], "big")])
 
 
-def damage(random: np.random.Generator, x: Array, kinds: list[str]) -> tuple[str, Array]:
-    """14. Audio [T, M] or image [3, H, W] -> the kind, the same shape"""
-    kind = kinds[random.integers(len(kinds))]
-    return kind, DAMAGE[kind][1](x, DAMAGE[kind][0](random, x))
+def damage(random: np.random.Generator, audio: Array, image: Array, situation: int,
+           missing: int = 0, config: Config = SMALL) -> tuple[list[str], Array, Array]:
+    """14. A sample, in a situation; missing: what it lacks, as bits -> kinds, audio, image"""
+    kinds, sample, strengths = [], [audio, image], "both" if situation == 3 else "alone"
+    for i, name in enumerate(("audio", "image")):
+        if situation & ~missing & 1 << i:
+            possible = [kind for kind in DAMAGE if kind.startswith(name)]
+            possible += ["missing"] if situation != 3 else []
+            kinds.append(possible[random.integers(len(possible))])
+            draw, apply = DAMAGE[kinds[-1]]
+            strength = config.get(f"damage.{strengths}.{kinds[-1]}")
+            sample[i] = apply(sample[i], draw(random, sample[i], strength))
+    return kinds, *sample
 
 
 def augment(random: np.random.Generator, audio: Array, image: Array) -> tuple[Array, Array]:
     """14. Audio [T, M] and image [3, H, W] -> the same, rolled"""
-    limits = round(0.25 * len(audio)), round(0.04 * H), round(0.04 * H)
+    limits = round(0.25 * len(audio)), *(round(0.04 * side) for side in image.shape[1:])
     later, down, right = (random.integers(-n, n, endpoint=True) for n in limits)
     return np.roll(audio, later, axis=0), np.roll(image, (down, right), axis=(1, 2))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import FLAGS, break_off, eval_command, read_results, train_command
+from helpers import FLAGS, break_off, eval_command, files_of, read_results, train_command
 from pytest import MonkeyPatch, TempPathFactory
 
 import ptm_mini
@@ -66,6 +66,13 @@ def test_an_interrupted_run_resumes(small_set: Path, run_there: Path, tmp_path: 
     assert [line["stage"] for line in ours] == [line["stage"] for line in whole]
     assert [line["loss"] for line in ours] == pytest.approx([line["loss"] for line in whole],
                                                             rel=0.02)
+
+
+def test_deterministic_training_gives_the_same_bytes(small_set: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        train_there("--data", small_set, "--out", tmp_path / name, "--deterministic", "--bf16",
+                    "--method", "prompt", "lora", "full_mixed")
+    assert files_of(tmp_path / "one", "*.pt") == files_of(tmp_path / "two", "*.pt")
 
 
 def test_bfloat16_trains(small_set: Path, run_there: Path, tmp_path: Path) -> None:

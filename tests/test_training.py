@@ -114,6 +114,17 @@ def test_a_fraction_leaves_the_backbone_whole_and_bfloat16_changes_all(
     assert one.dtype == torch.float32 and torch.allclose(one, two, atol=0.05)
 
 
+def test_deterministic_algorithms_are_asked_for_and_change_nothing_on_a_cpu(
+        small_set: Path, run_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    train_only("--data", small_set, "--out", out, "--method", "full_mixed", "--epochs", 1,
+               "--deterministic", *FLAGS)
+    asked = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(False)
+    assert asked and read_run(out).config.train.deterministic
+    assert all(same_weights(out, run_folder, stage) for stage in ("backbone", "full_mixed"))
+
+
 def test_training_learns(small_set: Path, tmp_path: Path) -> None:
     """A few epochs of a small backbone beat chance, 1/3, by far."""
     settings = ["train.backbone.epochs=4", "train.full_mixed.epochs=0",

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from functools import partial, reduce
 from operator import or_
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import soundfile
@@ -142,10 +142,19 @@ class Features:
         content = json.dumps([FRONT_END, settings, str(root), list(files),
                               [(stat.st_size, stat.st_mtime_ns) for stat in stats]])
         digest = hashlib.sha256(content.encode()).hexdigest()[:16]
-        path = folder / f"{modality}-{digest}.npy"
-        if not path.exists():
-            write_features(path, [root / name for name in files], decode, workers)
-        self.array = np.load(path, mmap_mode="r")
+        self.path = folder / f"{modality}-{digest}.npy"
+        if not self.path.exists():
+            write_features(self.path, [root / name for name in files], decode, workers)
+        self.array = np.load(self.path, mmap_mode="r")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the array out: a DataLoader's worker, where it is started afresh, maps the file."""
+        return {name: value for name, value in vars(self).items() if name != "array"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        if "path" in state:
+            self.array = np.load(self.path, mmap_mode="r")
 
     def __getitem__(self, sample: int) -> Tensor | None:
         """Copy a sample's features; None where the modality is missing."""
@@ -260,9 +269,11 @@ class TrainingSamples:
         if order is not None:
             rows = rows[seeded_generator(seed, epoch, order).permutation(len(rows))]
         for row in rows.tolist():
-            name = f"situation {self.data.rows[row].id}"
-            drawn = seeded_generator(seed, epoch, name).integers(len(self.situations))
-            items.append((row, epoch, self.situations[drawn]))
+            situation = self.situations[0]
+            if len(self.situations) > 1:
+                generator = seeded_generator(seed, epoch, f"situation {self.data.rows[row].id}")
+                situation = self.situations[generator.integers(len(self.situations))]
+            items.append((row, epoch, situation))
         return items
 
     def loader(self, batch_size: int, epoch: int, order: str | None = None) -> DataLoader:

@@ -39,18 +39,26 @@ FULL, PAPER_SHARE, CLASSES = "full fine-tuning", 0.3, 10
 Inputs = tuple[Tensor, Tensor]         # audio [B, T, M], image [B, 3, H, W], or the tokens of them
 
 
-def compute_gradients(model: nn.Module, inputs: Inputs) -> None:
-    """Pass a batch forward and backward; its labels are 0, 1, .."""
-    logits = model(*inputs)
+def compute_gradients(model: nn.Module, inputs: Inputs, bf16: bool = False) -> None:
+    """Pass a batch forward, with bf16 in mixed precision, and backward; its labels are 0, 1, .."""
+    with torch.autocast(inputs[0].device.type, torch.bfloat16, enabled=bf16):
+        logits = model(*inputs)
     labels = torch.arange(len(logits), device=logits.device) % CLASSES
-    F.cross_entropy(logits, labels).backward()
+    F.cross_entropy(logits.float(), labels).backward()
 
 
-def take_step(model: nn.Module, inputs: Inputs, optimizer: torch.optim.Optimizer) -> None:
+def take_step(model: nn.Module, inputs: Inputs, optimizer: torch.optim.Optimizer,
+              bf16: bool = False) -> None:
     """Take a training step."""
     optimizer.zero_grad()
-    compute_gradients(model, inputs)
+    compute_gradients(model, inputs, bf16)
     optimizer.step()
+
+
+def synchronise() -> None:
+    """Wait until a CUDA device in use has done what it was given."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
 
 def measure_memory(model: nn.Module, inputs: Inputs) -> int:
@@ -78,8 +86,7 @@ def time_in_turns(calls: dict[str, Callable[[], object]], repeats: int) -> dict[
         for row, call in calls.items():
             start = time.perf_counter()
             call()
-            if torch.cuda.is_initialized():
-                torch.cuda.synchronize()
+            synchronise()
             seconds[row].append(time.perf_counter() - start)
     return {row: 1000 * statistics.median(turns[1:]) for row, turns in seconds.items()}
 

@@ -1,17 +1,21 @@
 """Golden arrays for porters: a small model's weights, inputs, intermediates and training steps.
 
-python -m ptm_mini.lab.golden golden.npz
+python -m ptm_mini.lab.golden golden.npz                  write them
+python -m ptm_mini.lab.golden --compare mine.npz          compare a port's, which have their names
 
 docs/porting.md says which arrays to feed and to compare, in which order and how closely.
 """
 import argparse
+import sys
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,7 +24,7 @@ from ptm_mini.config import PRESETS, Situation, override
 from ptm_mini.data.audio import fbank, mel_filters, read_waveform, resample
 from ptm_mini.data.dataset import Normalisation, augment, collate, model_inputs
 from ptm_mini.data.image import read_image
-from ptm_mini.errors import run
+from ptm_mini.errors import InputError, run
 from ptm_mini.evaluation import select_surest
 from ptm_mini.files import refuse_existing, whole_file
 from ptm_mini.lab.hooks import record
@@ -44,13 +48,37 @@ LOSS = nn.CrossEntropyLoss(label_smoothing=CONFIG.train.label_smoothing)
 SITUATIONS = torch.tensor(list(Situation))          # sample s is in situation s
 CLIPS = {"down": (22050, 11250, 2), "up": (4000, 1600, 1), "odd": (11025, 5600, 3),
          "short": (8000, 2500, 1)}                  # rate, samples, channels
-PICTURES = {"wide": (30, 41, 3), "tall": (38, 25, 3), "small": (13, 10, 3), "square": (32, 32, 3),
-            "grey": (27, 30), "grey16": (31, 30), "alpha": (30, 30, 4), "large": (195, 198)}
+PICTURES = {"wide": ("RGB", 30, 41, 3), "tall": ("RGB", 38, 25, 3), "small": ("RGB", 13, 10, 3),
+            "square": ("RGB", 32, 32, 3), "grey": ("L", 27, 30), "grey16": ("I;16", 31, 30),
+            "alpha": ("RGBA", 30, 30, 4), "large": ("L", 195, 198), "halves": ("RGB", 48, 48, 3),
+            "turned": ("RGB", 30, 41, 3), "mirrored": ("RGB", 33, 28, 3), "palette": ("P", 29, 30),
+            "cmyk": ("CMYK", 30, 33, 4), "grey_alpha": ("LA", 31, 28, 2)}      # mode, shape
+ORIENTATIONS = {"turned": 6, "mirrored": 7}         # of EXIF
 KEYS = [(0, 0, "dog-1"), (0, 1, "dog-1"), (0, 2, "dog-1"), (1, 1, "dog-1"), (7, 1, "dog-1"),
         (0, 1, "rain 2"), (0, 1, "Ära"), (0, 1, "0_george_0"), (3, 12, "siren-000-1"),
         (123456789, 30, "x")]                       # seed, epoch, sample id
 KEYS_KEPT = (1, 4, 7)                               # every kind of damage but blur is among them
 Arrays = dict[str, Any]                             # {name: array, tensor or number}
+# Step of docs/porting.md, arrays to compare, and the largest error relative to an array's largest
+# value. Single precision alone makes up to 8e-7, of log-mels 1e-5.
+TOLERANCES = [
+    ("1 tokens", "plain.*.patches plain.*.tokens", 3e-6),
+    ("2 blocks", "plain.*_encoder.blocks.* plain.*_encoder.out", 3e-6),
+    ("3 fusion, joint, head", "plain.fusion.* plain.joint.* plain.features plain.logits", 3e-6),
+    ("4 prompts", "situation.* depth.*", 3e-6),
+    ("5 answers", "concat.* lowest_entropy.scores lowest_entropy.selected", 3e-6),
+    ("6 router", "*.pooled router.logits router.*picks router.weight router.bias routed.*", 3e-6),
+    ("7 baselines", "lora.logits adapter.logits scale_shift.logits", 3e-6),
+    ("8 training", "*.gradient.* step.after.* *.losses *.loss *.learning_rates *.beta1", 3e-6),
+    ("9 damage", "damage.*.out", 3e-6),
+    ("10 sound", "clip.*.mono clip.*.resampled clip.*.waveform", 3e-6),
+    ("11 filterbank", "filterbank.* *.frames *.windowed *.power *.energy", 3e-6),
+    ("11 log-mel", "clip.*.log_mel", 1e-4),
+    ("12 normalise", "clip.*.audio input.audio missing.*", 3e-6),
+    ("13 images", "picture.*.decoded picture.*.rgb picture.*.resized picture.*.pixels "
+                  "picture.*.image picture.*.weights input.image", 3e-6),
+    ("14 draws", "draws.[0-9].* draws.integers draws.normal draws.kind* draws.situation "
+                 "draws.shift draws.order", 3e-6)]
 
 
 def named(prefix: str, /, **arrays: Any) -> Arrays:
@@ -81,18 +109,39 @@ def make_clips() -> Arrays:
 def make_pictures() -> Arrays:
     """From stored pixels to the normalised image; of "wide" the weights of its resize too."""
     random, size, arrays = np.random.default_rng(2), CONFIG.image.size, {}
-    for name, shape in PICTURES.items():
-        dtype = np.uint16 if name == "grey16" else np.uint8
+    for name, (mode, *shape) in PICTURES.items():
+        dtype = np.uint16 if mode == "I;16" else np.uint8
         stored = random.integers(0, np.iinfo(dtype).max + 1, shape, dtype=dtype)
-        steps: dict[str, Tensor] = {}
-        pixels = read_image(Image.fromarray(stored), size, steps)
-        arrays |= named(f"picture.{name}.", stored=stored, rgb=steps["rgb"], pixels=pixels,
-                        resized=steps["resized"].float(),
-                        image=model_inputs(None, pixels, CONFIG, NORMALISATION)[1])
+        if name == "halves":             # equal rows of 0 and 128: half of the results end in .5
+            stored = np.repeat(stored[:1] // 128 * 128, len(stored), axis=0)
+        image = Image.frombytes(mode, (shape[1], shape[0]), stored.tobytes())
+        if mode == "P":
+            arrays["picture.palette.palette"] = random.integers(0, 256, (256, 3), dtype=np.uint8)
+            image.putpalette(arrays["picture.palette.palette"].tobytes())
+        if name in ORIENTATIONS:
+            image.getexif()[ExifTags.Base.Orientation] = ORIENTATIONS[name]
+            arrays[f"picture.{name}.orientation"] = ORIENTATIONS[name]
+        arrays |= named(f"picture.{name}.", stored=stored, **make_picture(image))
+    pixels = random.integers(0, 256, (25, 28, 3), dtype=np.uint8)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "draft.jpg"
+        Image.fromarray(pixels).resize((220, 200)).save(path)
+        image = Image.open(path)
+        image.draft("RGB", (110, 100))
+        arrays |= named("picture.jpeg.", bytes=np.fromfile(path, np.uint8),
+                        decoded=np.asarray(image), **make_picture(path))
     side = len(arrays["picture.wide.rgb"])
     one_hot = torch.eye(side, dtype=torch.double)[None, None]        # resized along columns alone
     weights = F.interpolate(one_hot, (size, side), mode="bicubic", antialias=True)[0, 0]
     return arrays | {"picture.wide.weights": weights}
+
+
+def make_picture(source: Path | Image.Image) -> Arrays:
+    """The steps of one picture."""
+    steps: dict[str, Tensor] = {}
+    pixels = read_image(source, CONFIG.image.size, steps)
+    return {"rgb": steps["rgb"], "resized": steps["resized"].float(), "pixels": pixels,
+            "image": model_inputs(None, pixels, CONFIG, NORMALISATION)[1]}
 
 
 def make_damage(sample: Sample) -> Arrays:
@@ -143,12 +192,18 @@ def make_answers(model: PromptedBackbone, audio: Tensor, image: Tensor) -> Array
     for depth in range(CONFIG.prompts.input_depth):          # the first blocks' prompts alone
         fewer = prompts._replace(audio_input=prompts.audio_input[:, :depth],
                                  image_input=prompts.image_input[:, :depth])
-        arrays[f"depth.{depth}.features"] = backbone.features(audio, image, fewer)
+        with record(backbone) as found:
+            arrays[f"depth.{depth}.features"] = backbone.features(audio, image, fewer)
+        if depth:
+            arrays |= named(f"depth.{depth}.", **{
+                name: array for name, array in found.items() if "_encoder.blocks." in name})
+    logits = 3 * torch.randn(4, 16, CLASSES, generator=torch.Generator().manual_seed(6))
     each = torch.stack([model.answer(audio, image, situation) for situation in Situation])
     features = backbone.features(audio, image, concat_prompts(model.sets))
     return (arrays | named("plain.", **plain) | named("situation.", **prompted, scores=scores)
             | named("concat.", features=features, scores=model(audio, image))
-            | {"lowest_entropy.scores": select_surest(each)})
+            | named("lowest_entropy.", scores=select_surest(each), logits=logits,
+                    selected=select_surest(logits)))
 
 
 def make_router(model: PromptedBackbone, samples: list[Sample]) -> Arrays:
@@ -173,13 +228,17 @@ def make_router(model: PromptedBackbone, samples: list[Sample]) -> Arrays:
 
 def make_baselines(backbone: Backbone, audio: Tensor, image: Tensor,
                    generator: torch.Generator) -> Arrays:
-    """Each small baseline's parameters and answers."""
+    """Each small baseline's parameters and answers, and a few gradients of their loss."""
     arrays = {}
     for build in (lora, adapter, scale_shift):
         model = shake(build(backbone, CONFIG, generator), generator)
         parameters = {name.replace("parametrizations.weight.0.", ""): parameter
                       for name, parameter in trainable(model).items()}
-        arrays |= named(f"{build.__name__}.", logits=model(audio, image), **parameters)
+        logits = model(audio, image)
+        LOSS(logits, LABELS).backward()
+        gradients = {f"gradient.{name}": p.grad for name, p in parameters.items()
+                     if name.startswith("audio_encoder.blocks.0.attention.")}
+        arrays |= named(f"{build.__name__}.", logits=logits, **parameters, **gradients)
     return arrays
 
 
@@ -225,22 +284,59 @@ def make_arrays() -> Arrays:
     model = PromptedBackbone(backbone, sets)
     with torch.no_grad():
         arrays |= make_answers(model, audio, image) | make_router(model, samples)
-        arrays |= make_baselines(backbone, audio, image, generator) | make_damage(samples[0])
+        arrays |= make_damage(samples[0])
+    no_audio, no_image = model_inputs(None, None, CONFIG, NORMALISATION)
     return (arrays | {"normalisation": NORMALISATION, "labels": LABELS}
             | named("input.", audio=audio, image=image)
+            | named("missing.", audio=no_audio, image=no_image)
             | named("weights.", **backbone.state_dict()) | trainable(model)
-            | make_training(model, audio, image))
+            | make_training(model, audio, image)
+            | make_baselines(backbone, audio, image, generator))
+
+
+def compute_error(mine: np.ndarray, golden: np.ndarray) -> float:
+    """Compute the largest difference relative to the golden array's largest value."""
+    if mine.shape != golden.shape or np.isnan(mine).any():      # else shapes might be broadcast
+        return np.inf
+    return float(abs(mine.astype(float) - golden).max() / (abs(golden).max() or 1))
+
+
+def compare(mine: Arrays, golden: Arrays) -> bool:
+    """Print each step's worst array and what is missing; return whether all others are right."""
+    right = True
+    for step, patterns, tolerance in TOLERANCES:
+        names = [name for name in golden
+                 if any(fnmatchcase(name, pattern) for pattern in patterns.split())]
+        errors = {name: compute_error(mine[name], golden[name]) for name in names if name in mine}
+        if errors:
+            worst = max(errors, key=errors.get)
+            verdict = "right" if errors[worst] <= tolerance else "WRONG"
+            right &= verdict == "right"
+            print(f"{step}: {verdict}, at worst {worst}: error {errors[worst]:.1e}, tolerance "
+                  f"{tolerance:.0e}")
+        if missing := [name for name in names if name not in mine]:
+            print(f"{step}: {len(missing)} of {len(names)} missing: {' '.join(missing)}")
+    return right
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path, help="the new .npz file")
+    parser.add_argument("file", type=Path, help="the new .npz file, or with --compare a port's")
+    parser.add_argument("--compare", action="store_true", help="exit with status 1 for an error")
     args = parser.parse_args(argv)
-    refuse_existing(args.out)
+    if not args.compare:
+        refuse_existing(args.file)
     arrays = {name: array.detach().numpy() if isinstance(array, Tensor) else np.asarray(array)
               for name, array in make_arrays().items()}
-    with whole_file(args.out) as file:
+    if args.compare:
+        try:
+            mine = dict(np.load(args.file))
+        except Exception as error:                  # of other files NumPy raises nearly anything
+            raise InputError(f"{args.file}: NumPy can't read it ({error}); expected arrays, named "
+                             f"like the golden ones: write them with numpy.savez") from error
+        sys.exit(0 if compare(mine, arrays) else 1)
+    with whole_file(args.file) as file:
         np.savez_compressed(file, **arrays)
 
 

@@ -124,7 +124,7 @@ class Encoder(nn.Module):
         for i, block in enumerate(self.blocks):
             fresh = prompts[:, i] if i < L else None                          # [1 or B, P, D]
             if i == L - 1 and L < len(self.blocks):
-                fresh = fresh.expand(len(tokens), -1, -1)
+                fresh = fresh.expand(tokens.shape[0], -1, -1)
                 tokens, fresh = torch.cat([fresh, tokens], dim=1), None       # [B, P+N, D]
             tokens = block(tokens, fresh)
         return tokens[:, -N:]

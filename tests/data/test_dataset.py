@@ -1,6 +1,7 @@
 """The feature cache, a set's samples, and the batches that training and evaluation see."""
 import logging
 import os
+import pickle
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -192,6 +193,14 @@ def test_workers_make_the_same_bytes(data: PreparedSet) -> None:
     ours = list(DataLoader(data, 4, sampler=items, collate_fn=collate, num_workers=2))
     assert len(ours) == 6 and all(map(equal, ours, data.loader(items, 4)))
     assert [id for batch in ours for id in batch.id] == [data.rows[row].id for row, *_ in items]
+
+
+def test_a_worker_that_is_started_afresh_maps_the_cache(data: PreparedSet) -> None:
+    sent = pickle.dumps(data)
+    assert len(sent) < data.audio.array.nbytes / 2
+    there = pickle.loads(sent)
+    assert isinstance(there.image.array, np.memmap)
+    assert all(equal(there.sample(row), data.sample(row)) for row in range(len(data.rows)))
 
 
 @pytest.mark.parametrize("epoch", [0, 5])
