@@ -84,8 +84,9 @@ def fit(run: Run, name: str, model: nn.Module, data: PreparedSet, situations: Se
             return {key: function(batch) for key, function in answers.items()}
 
     torch.use_deterministic_algorithms(settings.deterministic)
+    if settings.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")     # cuBLAS varies without it
     if device.type == "cuda":
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")     # else cuBLAS may vary too
         torch.cuda.reset_peak_memory_stats()
     logger.info("%s: %s trainable parameters", name, f"{count:,}")
     first, best, best_weights = 1, None, copy_tensors(parameters)

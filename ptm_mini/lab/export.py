@@ -32,15 +32,19 @@ class Concat(nn.Module):
 
     def __init__(self, models: Models):
         super().__init__()
-        self.model, self.router = models.methods["prompt"], models.router
+        self.model = models.methods["prompt"]
 
     def forward(self, audio: Tensor, image: Tensor) -> Tensor:
         """audio [B, T, M], image [B, 3, H, W], normalised; returns probabilities [B, K]"""
         return self.model(audio, image).softmax(dim=1)
 
 
-class Routed(Concat):
+class Routed(nn.Module):
     """The prompts of the situations that the router picks."""
+
+    def __init__(self, models: Models):
+        super().__init__()
+        self.model, self.router = models.methods["prompt"], models.router
 
     def forward(self, audio: Tensor, image: Tensor) -> Tensor:
         """As of Concat."""

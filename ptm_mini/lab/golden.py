@@ -28,6 +28,7 @@ from ptm_mini.errors import InputError, run
 from ptm_mini.evaluation import select_surest
 from ptm_mini.files import refuse_existing, whole_file
 from ptm_mini.lab.hooks import record
+from ptm_mini.lab.weights import plain_name
 from ptm_mini.method.backbone import Backbone, initialise
 from ptm_mini.method.baselines import adapter, lora, scale_shift
 from ptm_mini.method.damage import (KINDS, Sample, damage_sample, draw_damage, seeded_generator,
@@ -232,8 +233,7 @@ def make_baselines(backbone: Backbone, audio: Tensor, image: Tensor,
     arrays = {}
     for build in (lora, adapter, scale_shift):
         model = shake(build(backbone, CONFIG, generator), generator)
-        parameters = {name.replace("parametrizations.weight.0.", ""): parameter
-                      for name, parameter in trainable(model).items()}
+        parameters = {plain_name(name): p for name, p in trainable(model).items()}
         logits = model(audio, image)
         LOSS(logits, LABELS).backward()
         gradients = {f"gradient.{name}": p.grad for name, p in parameters.items()

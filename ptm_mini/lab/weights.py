@@ -30,13 +30,18 @@ def write_settings(run: Run, out: Path) -> None:
     write_file(out.with_suffix(".json"), (run.folder / "config.json").read_bytes())
 
 
+def plain_name(name: str) -> str:
+    """Drop from the name of a LoRA parameter what torch's parametrize puts into it."""
+    return name.replace("parametrizations.weight.0.", "")
+
+
 def read_arrays(run: Run) -> dict[str, np.ndarray]:
     """Read the arrays of every stage that a run has a file of. Raises InputError without a
     backbone."""
     load_models(run, torch.device("cpu"))                   # refuses files of another backbone
     stages = ["backbone", *(stage for method in METHODS for stage in stages_of(method))]
     paths = [path for path in map(run.path, stages) if path.exists()]
-    return {f"{path.stem}/{name.replace('parametrizations.weight.0.', '')}": tensor.numpy()
+    return {f"{path.stem}/{plain_name(name)}": tensor.numpy()
             for path in paths for name, tensor in load_tensors(path)["weights"].items()}
 
 
