@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data_prep.shared import make_parser, new_folder, write_set
+from data_prep.shared import make_parser, new_folder, pair_by_class, write_set
 from ptm_mini.data.manifest import Row
 from ptm_mini.errors import InputError, run
 
@@ -53,20 +53,6 @@ def read_fsdd(folder: Path) -> list[Row]:
     return rows
 
 
-def pair_by_class(rows: list[Row], labels: np.ndarray, seed: int) -> np.ndarray:
-    """Draw for each recording an image of its class, no image twice: [n] indices of images."""
-    generator = np.random.default_rng(seed)
-    pairs = np.zeros(len(rows), int)
-    for digit in range(10):
-        recordings = [i for i, row in enumerate(rows) if row.label == str(digit)]
-        images = np.flatnonzero(labels == digit)
-        if len(images) < len(recordings):
-            raise InputError(f"digit {digit}: {len(images)} images for {len(recordings)} "
-                             f"recordings; expected one each")
-        pairs[recordings] = generator.permutation(images)[:len(recordings)]
-    return pairs
-
-
 def main(argv: list[str] | None = None) -> None:
     parser = make_parser(__doc__, "sets/av_mnist", seed_of="the pairing")
     parser.add_argument("--fsdd", type=Path, required=True,
@@ -76,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     rows = read_fsdd(args.fsdd)
     images, labels = read_mnist(args.mnist)
-    pairs = pair_by_class(rows, labels, args.seed)
+    pairs = pair_by_class([row.label for row in rows], labels.astype(str), args.seed)
     with new_folder(args.out) as folder:
         write_set(folder, rows, [str(digit) for digit in range(10)])
         (folder / "audio").mkdir()

@@ -88,6 +88,20 @@ def prepare(root: Path, rows: list[Row], left_out: list[str], args: argparse.Nam
             shutil.copyfile(root / name, folder / name)
 
 
+def pair_by_class(sounds: Sequence[str], images: Sequence[str], seed: int) -> np.ndarray:
+    """Draw for each sound an image of its class, no image twice: from classes [n] and [m], indices
+    of images [n]. Raises InputError where a class has too few."""
+    generator, sounds, images = np.random.default_rng(seed), np.array(sounds), np.array(images)
+    pairs = np.zeros(len(sounds), int)
+    for label in np.unique(sounds):
+        wanted, found = np.flatnonzero(sounds == label), np.flatnonzero(images == label)
+        if len(found) < len(wanted):
+            raise InputError(f"class {label}: {len(found)} images for {len(wanted)} samples; "
+                             f"expected one each")
+        pairs[wanted] = generator.permutation(found)[:len(wanted)]
+    return pairs
+
+
 def explain_lost_classes(rows: list[Row], kept: list[Row]) -> list[str]:
     """Name each class of which no sample is kept, with what may be meant."""
     labels, remarks = {row.label for row in rows}, []

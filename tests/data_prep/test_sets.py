@@ -1,4 +1,4 @@
-"""The toy set, AV-MNIST, and UrbanSound8K's folds."""
+"""The toy set, AV-MNIST, ESC-10 with CIFAR-10, and UrbanSound8K's folds."""
 import gzip
 import shutil
 import struct
@@ -12,7 +12,7 @@ from helpers import files_of
 from PIL import Image
 from raw import make_samples, write_samples
 
-from data_prep import av_mnist, toy, urbansound8k_av
+from data_prep import av_mnist, esc10_cifar10, toy, urbansound8k_av
 from ptm_mini.data.manifest import read_set
 from ptm_mini.errors import InputError
 
@@ -99,13 +99,92 @@ def test_av_mnist_names_what_is_wrong(tmp_path):
     recording = next((tmp_path / "fsdd").glob("0_*.wav"))
     for n in range(100, 200):
         shutil.copy(recording, recording.with_stem(f"0_x_{n}"))
-    refuse("digit 0: .* images for .* recordings")
+    refuse("class 0: .* images for .* samples")
     labels.unlink()
     refuse("t10k-labels-idx1-ubyte.gz: .*No such file")
     images.unlink()
     refuse("no .*-images-idx3-ubyte or .gz there")
     shutil.rmtree(tmp_path / "fsdd")
     refuse("no 7_jackson_32.wav or such there")
+
+
+def write_esc10(folder: Path) -> list[str]:
+    """Write a recording of each fold and class of ESC-10, one of another class, and CIFAR-10 of 31
+    images a class, in binary files in which an image has its number as red and as blue."""
+    (folder / "esc" / "audio").mkdir(parents=True)
+    (folder / "esc" / "meta").mkdir()
+    (folder / "cifar").mkdir()
+    lines = ["filename,fold,target,category,esc10,src_file,take", "1-9-A-9.wav,1,9,crow,False,9,A"]
+    for number, label in enumerate(esc10_cifar10.SOUND_OF.values()):
+        for fold in range(1, 6):
+            path = folder / "esc" / "audio" / f"{fold}-{number}-A-{number}.ogg"
+            path.write_bytes(bytes([fold, number]))
+            lines.append(f"{path.stem}.wav,{fold},{number},{label},True,{fold}{number},A")
+    (folder / "esc" / "meta" / "esc50.csv").write_text("\n".join(lines))
+    records = np.zeros((310, 3073), np.uint8)
+    records[:, 0] = np.arange(310) % 10
+    records[:, 1:1025] = records[:, 2049:] = (np.arange(310) // 10)[:, None]
+    records[:155].tofile(folder / "cifar" / "data_batch_1.bin")
+    records[155:].tofile(folder / "cifar" / "test_batch.bin")
+    return ["--esc", str(folder / "esc"), "--cifar", str(folder / "cifar")]
+
+
+def test_esc10_with_cifar10_has_six_images_a_sound_and_no_image_twice(tmp_path):
+    flags = write_esc10(tmp_path)
+    for fold, splits in ((5, "train train train val test"), (1, "test train train train val")):
+        out = tmp_path / f"fold-{fold}"
+        esc10_cifar10.main([*flags, "--fold", str(fold), "--out", str(out)])
+        _, rows, classes = read_set(out)
+        assert classes == sorted(esc10_cifar10.SOUND_OF.values()) and len(rows) == 300
+        used = Counter()
+        for row in rows:
+            own_fold, number = (out / row.audio).read_bytes()
+            assert row.split == splits.split()[own_fold - 1] and row.group == f"{own_fold}{number}"
+            assert row.label == list(esc10_cifar10.SOUND_OF.values())[number]
+            red, green, blue = read_pixels(out / row.image)[3, 5]
+            assert green == 0 and red == blue
+            used[row.label, red] += 1
+        assert set(used.values()) == {1} and len(used) == 300
+        assert set(Counter(row.audio for row in rows).values()) == {6}
+
+
+def test_esc10_with_cifar10_from_class_folders(tmp_path):
+    flags = write_esc10(tmp_path)
+    shutil.rmtree(tmp_path / "cifar")
+    for number, name in enumerate(esc10_cifar10.SOUND_OF):
+        (tmp_path / "cifar" / name).mkdir(parents=True)
+        for image in range(30):
+            Image.new("RGB", (32, 32), (number, 0, 0)).save(
+                tmp_path / "cifar" / name / f"{image}.png")
+    out = tmp_path / "set"
+    esc10_cifar10.main([*flags, "--out", str(out)])
+    sounds = list(esc10_cifar10.SOUND_OF.values())
+    assert all(sounds[read_pixels(out / row.image)[0, 0, 0]] == row.label
+               for row in read_set(out)[1])
+
+
+def test_esc10_with_cifar10_names_what_is_wrong(tmp_path):
+    flags = write_esc10(tmp_path)
+
+    def refuse(message):
+        with pytest.raises(InputError, match=message):
+            esc10_cifar10.main([*flags, "--out", str(tmp_path / "set")])
+        assert not (tmp_path / "set").exists()
+
+    batch = tmp_path / "cifar" / "data_batch_1.bin"
+    whole = batch.read_bytes()
+    for content in (whole[:-1], b"\x0a" + whole[1:]):
+        batch.write_bytes(content)
+        refuse(f"{batch}: .* bytes; expected whole records")
+    batch.unlink()
+    refuse("class .*: .* images for 30 samples")
+    (tmp_path / "cifar" / "test_batch.bin").unlink()
+    refuse("neither data_batch_1.bin and so on nor folders")
+    (tmp_path / "cifar" / "dog").mkdir()
+    (tmp_path / "cifar" / "dog" / "1.png").write_text("no image")
+    refuse("class .*: 0 images for 30 samples")
+    next((tmp_path / "esc" / "audio").glob("3-*")).unlink()
+    refuse("esc50.csv:.*: .*/3-.*: no such file, nor of another format")
 
 
 def test_folds_are_the_sets_own(tmp_path, prepare, refuse):
