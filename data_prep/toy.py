@@ -8,6 +8,7 @@ each recording, so `group` has a meaning. The same seed gives the same bytes.
 """
 import colorsys
 from collections.abc import Callable
+from io import BytesIO
 from itertools import product
 from pathlib import Path
 
@@ -44,7 +45,9 @@ def make(out: Path, recordings: int = 50, split: str = "grouped", seed: int = 0)
             wave = np.repeat(wave[:, None], channels, axis=1)
             group = f"{name}-{recording:03d}"
             audio, image = f"audio/{group}-{part}.wav", f"image/{group}-{part}.png"
-            soundfile.write(folder / audio, wave, rate, subtype=depth)
+            content = BytesIO()          # soundfile would wait for the disk after every file
+            soundfile.write(content, wave, rate, subtype=depth, format="WAV")
+            (folder / audio).write_bytes(content.getvalue())
             draw_picture(name, generator).save(folder / image)
             rows.append(Row(f"{group}-{part}", audio, image, name, split="", group=group))
         write_set(folder, choose_splits(rows, split, seed), list(RECIPES))
@@ -74,20 +77,20 @@ def scale_to_unit(wave: Array) -> Array:
 def make_noise(t: Array, low: float, high: float, generator: Generator) -> Array:
     """Make white noise between two frequencies in Hz, peak 1."""
     samples = -(-len(t) // 1024) * 1024                   # a length at which the FFT is fast
-    spectrum = np.fft.rfft(generator.standard_normal(samples, dtype=np.float32))
     hertz = np.fft.rfftfreq(samples, t[1])
+    spectrum = generator.standard_normal(2 * len(hertz), dtype=np.float32).view(np.complex64)
     spectrum[(hertz < low) | (hertz > high)] = 0
     wave = np.fft.irfft(spectrum)[:len(t)].astype(np.float32)
     return wave / (np.abs(wave).max() + 1e-9)
 
 
 def make_tone(phase: Array, slope: float, count: int) -> Array:
-    """Sum overtones n^-slope sin(n phase), n to `count`, by Horner's rule; phase in radians."""
-    tone = np.exp(1j * phase.astype(np.float32), dtype=np.complex64)
-    wave = np.zeros_like(tone)
+    """Sum overtones n^-slope sin(n phase), n to `count`, by Clenshaw's recurrence; in radians."""
+    phase = phase.astype(np.float32)
+    double_cosine, wave, last = 2 * np.cos(phase), np.zeros_like(phase), np.zeros_like(phase)
     for n in range(count, 0, -1):
-        wave = (wave + np.float32(n ** -slope)) * tone
-    return wave.imag
+        wave, last = np.float32(n ** -slope) + double_cosine * wave - last, wave
+    return np.sin(phase) * wave
 
 
 def integrate(t: Array, hertz: Array) -> Array:

@@ -60,7 +60,7 @@ class ImageConfig:
 @dataclass(frozen=True)
 class ModelConfig:
     width: int = setting(128, "D, of every token", least=1)
-    heads: int = setting(4, "of every attention", least=1)
+    heads: int = setting(2, "of every attention", least=1)
     depth: int = setting(4, "blocks per modality")
     fusion: str = setting("cross", f"who reads whom in fusion blocks: {', '.join(FUSION_KINDS)}")
     fusion_depth: int = setting(1, "fusion blocks")
@@ -93,7 +93,7 @@ class PromptConfig:
 
 @dataclass(frozen=True)
 class RouterConfig:
-    passes: int = setting(10, "over the training samples, damaged anew each time", least=1)
+    passes: int = setting(5, "over the training samples, damaged anew each time", least=1)
     shrinkage: float = setting(0.1, "share of its diagonal added to the covariance")
 
 
@@ -132,14 +132,14 @@ class StageConfig:
     epochs: int = setting(MISSING, "passes over the training samples")
     learning_rate: float = setting(MISSING, "the peak of the one-cycle schedule")
     weight_decay: float = setting(0.0, "AdamW's")
-    batch_size: int = setting(64, "B, samples a step", least=1)
+    batch_size: int = setting(32, "B, samples a step", least=1)
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    backbone: StageConfig = StageConfig(epochs=20, learning_rate=1e-3, weight_decay=0.05)
-    prompt: StageConfig = StageConfig(epochs=8, learning_rate=1e-2)      # each prompt set alone
-    together: StageConfig = StageConfig(epochs=6, learning_rate=4e-3)    # then the four at once
+    backbone: StageConfig = StageConfig(epochs=14, learning_rate=1e-3, weight_decay=0.05)
+    prompt: StageConfig = StageConfig(epochs=5, learning_rate=7e-3)      # each prompt set alone
+    together: StageConfig = StageConfig(epochs=5, learning_rate=3e-3)    # then the four at once
     head: StageConfig = StageConfig(epochs=8, learning_rate=3e-2)
     lora: StageConfig = StageConfig(epochs=8, learning_rate=3e-3)
     adapter: StageConfig = StageConfig(epochs=8, learning_rate=1e-2)

@@ -144,7 +144,7 @@ def make_optimizer(parameters: dict[str, Tensor], stage: StageConfig, steps: int
     for name, parameter in parameters.items():
         groups[stage.learning_rate * rate_shares.get(name, 1.0)].append(parameter)
     optimizer = torch.optim.AdamW([{"params": group, "lr": rate} for rate, group in groups.items()],
-                                  weight_decay=stage.weight_decay)
+                                  weight_decay=stage.weight_decay, fused=True)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, list(groups),
                                                     total_steps=max(1, steps))
     return optimizer, scheduler
