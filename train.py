@@ -55,7 +55,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--seeds", type=int, default=1, metavar="N",
         help="train N runs, with this seed and the next ones, in folders seed-* of --out")
     add("--fraction", type=float, help="of the training data, for all but the backbone; default: 1")
-    add("--bf16", action="store_true", help="train in mixed bfloat16 precision")
+    add("--bf16", action="store_true", help="train in mixed bfloat16 precision: for a GPU or a CPU "
+                        "with AVX512-BF16; others take many times longer")
     add("--deterministic", action="store_true", help="train to the same bytes on a GPU too")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="any other setting")
     add("--settings", action="store_true", help="print every setting and stop")

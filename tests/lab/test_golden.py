@@ -244,10 +244,13 @@ def test_comparison_by_command(golden: Arrays, made: Arrays, tmp_path: Path,
     status, printed = run(made)
     assert status == 0 and printed.count(": right, at worst") == len(command.TOLERANCES)
     assert "13 images: 1 of 63 missing: picture.jpeg.decoded\n" in printed
+    assert printed.endswith("compared 279 of 351 arrays\n")
     for wrong in (features + 1e-5, features[None], np.nan * features):
         status, printed = run({"plain.features": wrong, "plain.logits": made["plain.logits"]})
         assert status == 1 and ": WRONG, at worst plain.features: error " in printed
         assert "1 tokens: 4 of 4 missing: plain.audio_encoder.patches plain." in printed
+    np.savez(file, x=0, labels=golden["labels"])            # of these none is to be compared
+    assert "mine.npz: has no array to compare" in refusal(command.main, ["--compare", str(file)])
     file.write_text("no arrays")
     assert "mine.npz: NumPy can't read it" in refusal(command.main, ["--compare", str(file)])
 
@@ -258,7 +261,9 @@ def test_every_array_is_documented_and_every_documented_name_exists(golden: Arra
                                                                          "normalisation"]]
     assert [name for name in golden if not any(re.fullmatch(p, name) for p in patterns)] == []
     assert [p for p in patterns if not any(re.fullmatch(p, name) for name in golden)] == []
-    assert f"writes {len(golden)} arrays" in DOCUMENT
+    compared = sum(row_of(name) is not None for name in golden)
+    assert (f"writes {len(golden)} arrays of a small model, {len(golden) - compared} to feed and "
+            f"{compared} to compare" in " ".join(DOCUMENT.split()))
 
 
 def test_the_arrays_are_the_same_each_time(golden: Arrays, tmp_path: Path) -> None:
@@ -306,6 +311,7 @@ MISTAKES = {              # what would notice, what the port says, and what woul
         "np.mean([softmax(Model(weights, one).head(features)) for one in sets], axis=0)",
         "softmax(np.mean([Model(weights, one).head(features) for one in sets], axis=0))"),
     "the deviation by N - 1": (make_router, "x.std(axis=1)", "x.std(axis=1, ddof=1)"),
+    "the router always 0": (make_router, "logits.argmax(axis=1)", "0"),
     "a constant b1": (make_training, "b1 * state[1] + (1 - b1) * g", "0.9 * state[1] + 0.1 * g"),
     "a periodic Hann window": (make_clips, "np.arange(w) / (w - 1)", "np.arange(w) / w"),
     "the greatest probability for the lowest entropy": (
