@@ -140,12 +140,12 @@ class TrainConfig:
     backbone: StageConfig = StageConfig(epochs=14, learning_rate=1e-3, weight_decay=0.05)
     prompt: StageConfig = StageConfig(epochs=5, learning_rate=7e-3)      # each prompt set alone
     together: StageConfig = StageConfig(epochs=5, learning_rate=3e-3)    # then the four at once
-    head: StageConfig = StageConfig(epochs=8, learning_rate=3e-2)
-    lora: StageConfig = StageConfig(epochs=8, learning_rate=3e-3)
-    adapter: StageConfig = StageConfig(epochs=8, learning_rate=1e-2)
-    scale_shift: StageConfig = StageConfig(epochs=8, learning_rate=3e-2)
-    full_per_situation: StageConfig = StageConfig(epochs=8, learning_rate=1e-3, weight_decay=0.05)
-    full_mixed: StageConfig = StageConfig(epochs=16, learning_rate=1e-3, weight_decay=0.05)
+    head: StageConfig = StageConfig(epochs=5, learning_rate=3e-2)
+    lora: StageConfig = StageConfig(epochs=5, learning_rate=3e-3)
+    adapter: StageConfig = StageConfig(epochs=5, learning_rate=1e-2)
+    scale_shift: StageConfig = StageConfig(epochs=5, learning_rate=3e-2)
+    full_per_situation: StageConfig = StageConfig(epochs=5, learning_rate=1e-3, weight_decay=0.05)
+    full_mixed: StageConfig = StageConfig(epochs=10, learning_rate=1e-3, weight_decay=0.05)
     label_smoothing: float = setting(0.1, "of the training loss")
     audio_shift: float = setting(0.25, "augmentation: sounds move in time by up to this share of T")
     image_shift: float = setting(0.04, "augmentation: images move by up to this share of H and W")
