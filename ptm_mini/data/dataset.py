@@ -227,11 +227,11 @@ def log_notes(data: PreparedSet) -> None:
 def model_inputs(log_mel: Tensor | None, pixels: Tensor | None, config: Config,
                  normalisation: Normalisation) -> tuple[Tensor, Tensor]:
     """Normalise log_mel [T, M] float32 and pixels [3, H, W] uint8; None becomes all 0, float32."""
-    mean, std = normalisation
     audio = torch.zeros(config.audio.frames, config.audio.mels)
     image = torch.zeros(3, config.image.size, config.image.size)
-    return (audio if log_mel is None else (log_mel - mean) / std,
-            image if pixels is None else normalise(pixels))
+    if log_mel is not None:
+        audio = (log_mel - normalisation.mean) / normalisation.std
+    return audio, image if pixels is None else normalise(pixels)
 
 
 def collate(samples: list[Sample]) -> Sample:
