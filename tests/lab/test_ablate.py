@@ -60,7 +60,7 @@ def test_what_is_varied() -> None:
     budget = {variant.label: variant.reference for variant in ablate.budget(PRESETS["tiny"])}
     assert budget["lora, rank = 3, head"] == "prompt, length = 20, head"
     few = {variant.label: variant.changes for variant in ablate.fraction(config)}
-    assert few["adapter, 10%"] == {"train.fraction": 0.1, "train.adapter.epochs": 80,
+    assert few["adapter, 10%"] == {"train.fraction": 0.1, "train.adapter.epochs": 50,
                                    "train.adapter.learning_rate": 3e-3}
     assert few["adapter, 30%, 5 epochs"] == {"train.fraction": 0.3, "train.adapter.epochs": 5}
 
