@@ -38,7 +38,8 @@ def tiny_run(few_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("strategy", ["routed", pytest.param("concat", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", export.STRATEGIES)
 def test_batches_are_answered_without_the_package(
         tiny_run: Path, data: PreparedSet, tmp_path: Path, strategy: str) -> None:
     batch, = data.loader([(row, 0, situation) for row in range(16) for situation in Situation], 64)
