@@ -67,6 +67,7 @@ def read_batch(path: Path) -> np.ndarray:
 
 
 def read_file(path: Path) -> Image.Image:
+    """Decode an image of a class folder."""
     try:
         return Image.open(path).convert("RGB")
     except OSError as error:

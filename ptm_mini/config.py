@@ -144,6 +144,7 @@ class TrainConfig:
     lora: StageConfig = StageConfig(epochs=5, learning_rate=3e-3)
     adapter: StageConfig = StageConfig(epochs=5, learning_rate=1e-2)
     scale_shift: StageConfig = StageConfig(epochs=5, learning_rate=3e-2)
+    # Where everything is trained, fewer epochs cost accuracy.
     full_per_situation: StageConfig = StageConfig(epochs=8, learning_rate=1e-3, weight_decay=0.05)
     full_mixed: StageConfig = StageConfig(epochs=16, learning_rate=1e-3, weight_decay=0.05)
     label_smoothing: float = setting(0.1, "of the training loss")

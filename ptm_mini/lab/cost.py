@@ -33,7 +33,7 @@ from ptm_mini.method.prompts import PromptedBackbone, PromptSet
 from ptm_mini.method.router import Router, pick_situations
 from ptm_mini.evaluation import Table
 from ptm_mini.report import format_table
-from ptm_mini.training import METHODS, pick_device
+from ptm_mini.training import METHODS, make_optimizer, pick_device
 
 FULL, PAPER_SHARE, CLASSES = "full fine-tuning", 0.3, 10
 Inputs = tuple[Tensor, Tensor]         # audio [B, T, M], image [B, 3, H, W], or the tokens of them
@@ -113,7 +113,7 @@ def measure_training(config: Config, backbone: Backbone, size: int,
     models, calls = {}, {"tokens": encode}
     for row, (method, settings, (base, batch)) in rows.items():
         model = METHODS[method](base, settings, torch.Generator()).to(inputs[0].device)
-        optimizer = torch.optim.AdamW(trainable(model).values())
+        optimizer, _ = make_optimizer(trainable(model), getattr(settings.train, method), 1, {})
         models[row] = model, batch
         calls[row] = partial(take_step, model, batch, optimizer)
     ms = time_in_turns(calls, repeats)

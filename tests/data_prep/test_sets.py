@@ -161,6 +161,11 @@ def test_esc10_with_cifar10_from_class_folders(tmp_path):
     sounds = list(esc10_cifar10.SOUND_OF.values())
     assert all(sounds[read_pixels(out / row.image)[0, 0, 0]] == row.label
                for row in read_set(out)[1])
+    broken = tmp_path / "cifar" / "dog" / "7.png"
+    broken.write_text("no image")
+    with pytest.raises(InputError, match=f"{broken}: .*; expected an image"):
+        esc10_cifar10.main([*flags, "--out", str(tmp_path / "other")])
+    assert not (tmp_path / "other").exists()
 
 
 def test_esc10_with_cifar10_names_what_is_wrong(tmp_path):
