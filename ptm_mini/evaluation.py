@@ -211,10 +211,12 @@ def average(scores: dict[Situation, dict[str, Score]], row: str) -> float:
     return statistics.fmean(own[row].accuracy for own in scores.values())
 
 
-def paired_differences(runs: list[dict[Situation, dict[str, Score]]], reference: str) -> Table:
+def paired_differences(runs: list[dict[Situation, dict[str, Score]]], reference: str,
+                       groups: Tensor) -> Table:
     """Compare every row with the reference row, each test sample with itself.
 
     runs     Results.scores, one a seed, with the same samples, situations and rows
+    groups   [rows of the set] number of each sample's group, as PreparedSet.groups
     returns  {row: its difference D and what is known of D's error}
 
     With d[s, i] the share of sample i's answers in situation s that are correct, minus the same of
@@ -223,8 +225,9 @@ def paired_differences(runs: list[dict[Situation, dict[str, Score]]], reference:
 
         c[i] = 1 / S * sum over the s that i can be in of (d[s, i] - d[s]) / n[s]
 
-    The n samples are drawn at random, so the standard error is that of a sum,
-    sqrt(n / (n - 1) * sum of c[i]^2); of several seeds c is the mean.
+    Samples of one group (pairs with the same sound) are drawn together, n groups at random. So the
+    standard error is that of a sum, sqrt(n / (n - 1) * sum of c[g]^2), with c[g] the sum of c[i]
+    over the samples of group g; of several seeds c is the mean.
     """
     table: Table = {}
     for row in next(iter(runs[0].values())):
@@ -241,8 +244,9 @@ def paired_differences(runs: list[dict[Situation, dict[str, Score]]], reference:
         table[row] = {"difference": statistics.fmean(by_seed)}
         if len(runs) > 1:
             table[row]["spread over seeds"] = statistics.stdev(by_seed)
-        c = torch.stack(moved).mean(dim=0)
-        n = len(c)
+        own = groups[evaluated.any(dim=0)].unique(return_inverse=True)[1]
+        n = int(own.max()) + 1
+        c = torch.zeros(n, dtype=torch.double).index_add(0, own, torch.stack(moved).mean(dim=0))
         if n > 1:
             table[row]["standard error"] = float((n / (n - 1) * c.square().sum()).sqrt())
     return table

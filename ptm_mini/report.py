@@ -99,7 +99,9 @@ def report(out: Path, runs: Sequence[OpenRun], details: bool = False) -> None:
     tables = [all_tables(run, result) for run, result in zip(runs, results)]
     shown = {name: [own[name] for own in tables] for name in tables[0]}
     reference = REFERENCE if REFERENCE in tables[0]["accuracy"] else "backbone"
-    shown["differences"] = [paired_differences([result.scores for result in results], reference)]
+    groups = runs[0].split.data.groups
+    shown["differences"] = [paired_differences([result.scores for result in results], reference,
+                                               groups)]
     for name, table in shown.items():
         if table[0] and (details or name == "accuracy"):
             print(f"{TITLES[name]}\n\n{format_table(table)}\n")
@@ -108,7 +110,7 @@ def report(out: Path, runs: Sequence[OpenRun], details: bool = False) -> None:
             "data": str(run.split.data.folder), "split": run.split.split,
             "seed": run.run.config.train.seed, "draws": run.split.draws,
             "damage": asdict(run.split.data.config.damage), **own,
-            "differences": paired_differences([result.scores], reference),
+            "differences": paired_differences([result.scores], reference, groups),
             "scores": {situation.label: {row: dict(zip(Score._fields[:-1], score))
                                          for row, score in rows.items()}
                        for situation, rows in result.scores.items()}})
@@ -126,7 +128,8 @@ TITLES = {"accuracy": "Accuracy:",
           "sets": "Each prompt set (row) in each situation (column), accuracy:",
           "router": "Share of each situation (row) that the router takes for another (column):",
           "differences": f"Average minus that of '{REFERENCE}' (else the backbone); the standard "
-                         f"error is over the test samples, each compared with itself:"}
+                         f"error is over the test set's groups of samples, each compared with "
+                         f"itself:"}
 
 
 def all_tables(run: OpenRun, results: Results) -> dict[str, Table]:

@@ -167,10 +167,12 @@ ROWS = 300                # of the set; the first 100 are not of the test split
 REFERENCE = "prompt oracle"
 
 
-def made_scores(seed: int, shares: tuple[float, ...]) -> dict[Situation, dict[str, Score]]:
-    """Scores of two rows whose answers agree in part; shares: of samples in each situation."""
-    generator = np.random.default_rng(seed)
-    hard, scores = generator.random(ROWS), {}             # of a sample, for both rows
+def made_scores(seed: int, shares: tuple[float, ...], size: int = 1,
+                ) -> dict[Situation, dict[str, Score]]:
+    """Scores of two rows whose answers agree in part; shares: of samples in each situation;
+    size: of the groups, whose samples are equally hard."""
+    generator, scores = np.random.default_rng(seed), {}
+    hard = generator.random(ROWS)[np.arange(ROWS) // size]                # for both rows
     for situation, share in zip(Situation, shares):
         left_out = (generator.random(ROWS) >= share) | (np.arange(ROWS) < 100)
         scores[situation] = {}
@@ -187,22 +189,27 @@ def sample_differences(scores: dict[Situation, dict[str, Score]]) -> np.ndarray:
                      for own in scores.values()])
 
 
-@pytest.mark.parametrize("shares", [(1, 1, 1, 1), (0.15, 0.95, 0.95, 1)])
-def test_the_error_is_that_of_drawing_other_samples(shares: tuple[float, ...]) -> None:
-    """A bootstrap over samples with all their answers, of which some lack a modality."""
-    scores = made_scores(1, shares)
-    d = sample_differences(scores)
-    counts = np.random.default_rng(2).multinomial(200, np.full(200, 1 / 200), size=4000)
+@pytest.mark.parametrize(("shares", "size"), [((1, 1, 1, 1), 1), ((0.15, 0.95, 0.95, 1), 1),
+                                             ((1, 1, 1, 1), 4), ((0.4, 0.95, 0.95, 1), 2)])
+def test_the_error_is_that_of_drawing_other_groups(shares: tuple[float, ...], size: int) -> None:
+    """A bootstrap over groups of samples with all their answers; some lack a modality."""
+    scores = made_scores(1, shares, size)
+    d, n = sample_differences(scores), 200 // size
+    counts = np.random.default_rng(2).multinomial(n, np.full(n, 1 / n), size=4000)
+    counts = counts.repeat(size, axis=1)                                            # [4000, 200]
     means = (counts @ np.nan_to_num(d).T) / (counts @ ~np.isnan(d).T)              # [4000, S]
-    found = paired_differences([scores], REFERENCE)["backbone"]
+    groups = torch.arange(ROWS) // size
+    found = paired_differences([scores], REFERENCE, groups)["backbone"]
     assert found == {"difference": pytest.approx(np.nanmean(d, axis=1).mean()),
                      "standard error": pytest.approx(means.mean(axis=1).std(), rel=0.05)}
 
 
 def test_seeds_are_averaged_sample_by_sample() -> None:
     first, second = made_scores(3, (1, 1, 1, 1)), made_scores(4, (1, 1, 1, 1))
-    alone = [paired_differences([scores], REFERENCE)["backbone"] for scores in (first, second)]
-    both = paired_differences([first, second], REFERENCE)["backbone"]
+    groups = torch.arange(ROWS)
+    alone = [paired_differences([scores], REFERENCE, groups)["backbone"]
+             for scores in (first, second)]
+    both = paired_differences([first, second], REFERENCE, groups)["backbone"]
     each = [one["difference"] for one in alone]
     d = (sample_differences(first) + sample_differences(second)).mean(axis=0) / 2
     assert both == {"difference": pytest.approx(np.mean(each)),

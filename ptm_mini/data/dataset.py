@@ -42,7 +42,7 @@ class Normalisation(NamedTuple):
 
 
 class PreparedSet(Dataset):
-    """A set opened for a Config: rows, K classes and, by row, labels [n] and missing [n].
+    """A set opened for a Config: rows, K classes and, by row, labels, missing and groups [n].
 
     Its items are (row, epoch, situation): the draws of their damage belong to all three.
     """
@@ -61,6 +61,9 @@ class PreparedSet(Dataset):
         self.missing = torch.tensor([Situation.NOISY_AUDIO * (not row.audio)
                                      | Situation.NOISY_IMAGE * (not row.image)
                                      for row in self.rows])
+        groups = [row.group or number for number, row in enumerate(self.rows)]   # alone: its own
+        numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
+        self.groups = torch.tensor([numbers[group] for group in groups])
         cache = features or self.folder / "features"
         self.audio = Features(cache, "audio", [row.audio for row in self.rows], self.root,
                               partial(read_log_mel, config=config.audio, place=place),

@@ -29,16 +29,15 @@ from ptm_mini.lab.token_cache import BackboneTail, CachedSet
 from ptm_mini.method.backbone import Backbone
 from ptm_mini.report import (OpenRun, add_run_arguments, all_tables, format_table, open_runs,
                              write)
-from ptm_mini.training import (METHODS, fit_router, load_models, private_settings, train_backbone,
-                               train_cases, train_together)
+from ptm_mini.training import (METHODS, cases_of, fit_router, load_models, private_settings,
+                               train_backbone, train_cases, train_together)
 
 logger = logging.getLogger(__name__)
-LENGTHS, RANKS, VIEWS = (1, 2, 4, 8, 16, 32), (1, 3, 5), (0, 1, 2, 4)
+LENGTHS, VIEWS = (1, 4, 8, 32), (0, 1, 2, 4)
 SHARES, FEW = (0.03, 0.1, 0.3, 1.0), 0.1               # of the training data
 RATES_FOR_FEW = {"adapter": 3e-3, "scale_shift": 1e-2, "full_mixed": 3e-4}   # better up to FEW
 LEARNERS = [method for method in METHODS if method != "full_per_situation"]
-SIZES = {"prompt": ("prompts", "length"), "lora": ("lora", "rank"),
-         "adapter": ("adapter", "bottleneck")}               # method: group and name of its size
+SIZES = {"prompt": "prompts.length", "lora": "lora.rank", "adapter": "adapter.bottleneck"}
 HEADS = {"": False, ", head": True}                          # part of a label: tune_head
 ALONE = {"train.together.epochs": 0, "router.passes": 1}     # case by case, as in the paper
 
@@ -86,27 +85,23 @@ def fusion(config: Config) -> list[Variant]:
 
 
 def budget(config: Config) -> list[Variant]:
-    """prompts, LoRA and Adapter with as many trainable parameters, with and without a head"""
-    at_one = {method: count_parameters(config, method, 1) for method in SIZES}
-    slope = {method: count_parameters(config, method, 2) - at_one[method] for method in SIZES}
+    """prompts, LoRA and Adapter with as many parameters as the run's prompts have, and its LoRA"""
     variants = []
-    for rank in RANKS:
-        parameters = at_one["lora"] + slope["lora"] * (rank - 1)
-        sizes = {method: max(1, round(1 + (parameters - at_one[method]) / slope[method]))
-                 for method in SIZES}
-        for suffix, tuned in HEADS.items():
-            for method, (group, name) in SIZES.items():
-                variants.append(Variant(
-                    f"{method}, {name} = {sizes[method]}{suffix}", method,
-                    {f"{group}.{name}": sizes[method], f"{group}.tune_head": tuned},
-                    f"prompt, length = {sizes['prompt']}{suffix}", method + suffix, parameters))
+    for owner in "prompt", "lora":
+        parameters = count_parameters(config, owner, flatten(config)[SIZES[owner]])
+        sizes = {}
+        for method in SIZES:
+            one, two = (count_parameters(config, method, size) for size in (1, 2))
+            sizes[method] = max(1, round(1 + (parameters - one) / (two - one)))
+        labels = {method: f"{SIZES[method]} = {size}" for method, size in sizes.items()}
+        variants += [Variant(labels[method], method, {SIZES[method]: size}, labels["prompt"],
+                             method, parameters) for method, size in sizes.items()]
     return variants
 
 
 def count_parameters(config: Config, method: str, size: int) -> int:
-    """Count a method's trainable parameters at a size, without a head: they are linear in it."""
-    group, name = SIZES[method]
-    config = change(config, {f"{group}.{name}": size, f"{group}.tune_head": False})
+    """Count what a method trains for a situation: it is linear in the method's size."""
+    config = change(config, {SIZES[method]: size})
     with torch.device("meta"):                    # shapes without weights
         backbone = Backbone(config, 1)
     model = METHODS[method](backbone, config, torch.Generator())
@@ -175,9 +170,13 @@ def train_variant(opened: OpenRun, variant: Variant) -> Run:
                           methods=[method])
     data = copy(opened.split.data)
     data.config = config                  # of which a variant changes nothing that decoding reads
+    same = [] if "model.fusion" in changes else ["backbone"]       # stages that the run has too
+    if not (changes or variant.views):
+        same += cases_of(method)
     with locked(folder):
-        if "model.fusion" not in changes and not variant_run.path("backbone").exists():
-            os.link(run.path("backbone"), variant_run.path("backbone"))     # one file, two names
+        for stage in same:
+            if run.path(stage).exists() and not variant_run.path(stage).exists():
+                os.link(run.path(stage), variant_run.path(stage))           # one file, two names
         if not (folder / "config.json").exists():
             variant_run.write()
         stored = flatten(read_run(folder).config)
@@ -256,11 +255,11 @@ def main(argv: list[str] | None = None) -> None:
     differences: Table = {}
     for label, reference in ((variant.label, variant.reference) for variant in variants):
         if label != reference:
-            found = paired_differences(scores, reference)
+            found = paired_differences(scores, reference, opened[0].split.data.groups)
             differences[f"{label} minus {reference}"] = found[label]
     print(format_table(tables, kind))
-    print(f"\nDifferences of averages; the standard error is over the samples, each compared with "
-          f"itself:\n\n{format_table([differences])}")
+    print(f"\nDifferences of averages; the standard error is over groups of samples, each compared "
+          f"with itself:\n\n{format_table([differences])}")
     path = args.run / f"ablate-{kind}{opened[0].suffix}"
     write(path.with_suffix(".json"), {"rows": tables, "differences": differences})
     title = f"{split} accuracy by {kind}, {args.run.resolve().name}"

@@ -146,6 +146,13 @@ def test_a_split_gives_the_samples_that_can_be_in_a_situation(six: Path) -> None
     assert data.indices("test", AUDIO).tolist() == [3]
 
 
+def test_samples_without_a_group_are_groups_of_their_own(six: Path) -> None:
+    for line in 2, 5:
+        edit(six, line, group="4")
+    _, *others = PreparedSet(six, CONFIG).groups.tolist()
+    assert others == [1, 2, 0, 3, 4]
+
+
 def test_a_modality_that_nothing_has(six: Path) -> None:
     """A set without images works; splits that lack what is needed are named."""
     rows = [row | {"image": ""} for row in read_manifest(six) if row["audio"]]
