@@ -47,8 +47,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     evaluation = args.data or args.method or args.damage or args.details or args.draws > 1
     if args.pairs or args.out:
-        if not (args.pairs and args.out) or args.audio or args.image or evaluation:
-            raise InputError("--pairs and --out: expected both, and no flags of an evaluation")
+        if not (args.pairs and args.out) or (
+                args.audio or args.image or args.json or args.picture or evaluation):
+            raise InputError("--pairs and --out: expected both, and no other flags than --windows "
+                             "and --device")
     elif args.audio or args.image:
         if evaluation:
             raise InputError("--audio and --image: expected no flags of an evaluation")

@@ -35,17 +35,22 @@ def read_mnist(folder: Path) -> tuple[np.ndarray, np.ndarray]:
         raise InputError(f"--mnist {folder}: no *-images-idx3-ubyte or .gz there; expected some")
     partners = [path.with_name(path.name.replace("images", "labels").replace("idx3", "idx1"))
                 for path in paths.values()]
-    images = np.concatenate([read_idx(path) for path in paths.values()])
-    labels = np.concatenate([read_idx(path) for path in partners])
-    return images, labels
+    images, labels = ([read_idx(path) for path in files] for files in (paths.values(), partners))
+    for path, some, their in zip(partners, images, labels):
+        if len(some) != len(their):
+            raise InputError(f"{path}: {len(their)} labels for {len(some)} images; expected as "
+                             f"many")
+    return np.concatenate(images), np.concatenate(labels)
 
 
 def read_fsdd(folder: Path) -> list[Row]:
     """List recordings named {digit}_{speaker}_{index}.wav as rows in their official splits."""
     rows = []
     for path in sorted(folder.glob("[0-9]_*_[0-9]*.wav")):
-        index = int(path.stem.split("_")[-1])
-        split = "test" if index < 5 else "val" if index < 10 else "train"
+        index = path.stem.split("_")[-1]
+        if not index.isdecimal():
+            raise InputError(f"{path}: expected a name such as 7_jackson_32.wav: rename it")
+        split = "test" if int(index) < 5 else "val" if int(index) < 10 else "train"
         rows.append(Row(path.stem, f"audio/{path.name}", f"image/{path.stem}.png", path.name[0],
                         split))
     if not rows:

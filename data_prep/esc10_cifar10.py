@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from data_prep.shared import make_parser, new_folder, pair_by_class, write_set
+from ptm_mini.data.image import read_image
 from ptm_mini.data.manifest import Row, read_csv
 from ptm_mini.errors import InputError, run
 
@@ -54,7 +55,8 @@ def read_cifar10(folder: Path) -> tuple[list[str], Callable[[int], Image.Image]]
     if not files:
         raise InputError(f"--cifar {folder}: neither data_batch_1.bin and so on nor folders "
                          f"airplane, automobile, ..; expected CIFAR-10's binary version")
-    return [SOUND_OF[path.parent.name] for path in files], lambda i: read_file(files[i])
+    return [SOUND_OF[path.parent.name] for path in files], lambda i: Image.fromarray(
+        read_image(files[i], 32).permute(1, 2, 0).numpy())
 
 
 def read_batch(path: Path) -> np.ndarray:
@@ -64,14 +66,6 @@ def read_batch(path: Path) -> np.ndarray:
         raise InputError(f"{path}: {len(content)} bytes; expected whole records of {RECORD} bytes, "
                          f"each with a label of 0 to 9 first")
     return content.reshape(-1, RECORD)
-
-
-def read_file(path: Path) -> Image.Image:
-    """Decode an image of a class folder."""
-    try:
-        return Image.open(path).convert("RGB")
-    except OSError as error:
-        raise InputError(f"{path}: {error}; expected an image") from error
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -84,14 +78,14 @@ def main(argv: list[str] | None = None) -> None:
                         help="the test split; default: 5")
     args = parser.parse_args(argv)
     rows = read_esc10(args.esc, args.fold)
-    classes, read_image = read_cifar10(args.cifar)
+    classes, take_image = read_cifar10(args.cifar)
     pairs = pair_by_class([row.label for row in rows], classes, args.seed)
     with new_folder(args.out) as folder:
         write_set(folder, rows, sorted(SOUND_OF.values()))
         (folder / "image").mkdir()
         (folder / "audio").mkdir()
         for row, image in zip(rows, pairs.tolist()):
-            read_image(image).save(folder / row.image)
+            take_image(image).save(folder / row.image)
         for name in {row.audio for row in rows}:
             shutil.copyfile(args.esc / name, folder / name)
 

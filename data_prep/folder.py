@@ -111,6 +111,9 @@ def list_files(tree: Path, modality: str, only_class: str, root: Path,
     only_class  of all files, which are in the tree itself; "": they are in class folders
     """
     found = defaultdict(list)
+    if not only_class:
+        left_out += [f"{path.relative_to(root).as_posix()!r}: in no class folder"
+                     for path in sorted(tree.glob("[!.]*")) if path.is_file()]
     for path in sorted(tree.glob("[!.]*" if only_class else "[!.]*/[!.]*")):
         name = path.relative_to(root).as_posix()
         if path.suffix.lower() not in SUFFIXES[modality] or path.is_dir():

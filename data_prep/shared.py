@@ -18,7 +18,7 @@ from PIL import Image
 
 from data_prep.report import Facts, make_report, print_report
 from ptm_mini.config import AudioConfig
-from ptm_mini.data.audio import read_waveform
+from ptm_mini.data.audio import measure_seconds, read_waveform
 from ptm_mini.data.image import FORMATS, read_image
 from ptm_mini.data.manifest import SPLITS, Row, leads_out
 from ptm_mini.errors import InputError, nearest
@@ -34,8 +34,15 @@ def make_parser(description: str, out: str, seed_of: str) -> argparse.ArgumentPa
     parser = argparse.ArgumentParser(description=description,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(out), help=f"new folder; default: {out}")
-    parser.add_argument("--seed", type=int, default=0, help=f"of {seed_of}; default: 0")
+    parser.add_argument("--seed", type=whole_number, default=0, help=f"of {seed_of}; default: 0")
     return parser
+
+
+def whole_number(text: str) -> int:
+    """Raises ValueError, which argparse turns into a line that names the flag."""
+    if not text.isdecimal():
+        raise ValueError(text)
+    return int(text)
 
 
 def make_prepare_parser(description: str, out: str,
@@ -109,7 +116,9 @@ def explain_lost_classes(rows: list[Row], kept: list[Row]) -> list[str]:
         own = [row for row in rows if row.label == label]
         sounds, images = ([name for name in names if name] for names in
                           ([row.audio for row in own], [row.image for row in own]))
-        if sounds and images:
+        if any(row.audio and row.image for row in own):
+            reason = "none of its pairs can be read, see below"
+        elif sounds and images:
             reason = f"no image has a sound's name, such as {sounds[0]} beside {images[0]}"
         else:
             reason = f"no {'image' if sounds else 'audio'}; {nearest(label, labels - {label})}"
@@ -128,7 +137,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         temporary.rename(path)
         logger.info("made %s", path)
     except OSError as error:
-        raise InputError(f"{path}: can't be written ({error.strerror or error}); expected a place "
+        raise InputError(f"{path}: can't be written ({error}); expected a place "
                          f"that can be, with room for it") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -176,7 +185,7 @@ def examine(path: Path, modality: str) -> Facts:
         info = soundfile.info(path)
         last_minute = AudioConfig(sample_rate=info.samplerate, seconds=60)   # no need to resample
         read_waveform(path, last_minute, place=1.0)              # decodes what is before it too
-        kind, extent = f"{info.samplerate} Hz, channels: {info.channels}", info.duration
+        kind, extent = f"{info.samplerate} Hz, channels: {info.channels}", measure_seconds(path)
     else:
         read_image(path, 32)
         with Image.open(path, formats=FORMATS) as image:

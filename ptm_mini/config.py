@@ -23,9 +23,9 @@ class Situation(IntEnum):
         return self.name.lower()
 
 
-def setting(default: Any, help: str, least: float = 0) -> Any:
-    """A dataclass field: its default, its meaning for `train.py --settings`, its least value."""
-    return field(default=default, metadata={"help": help, "least": least})
+def setting(default: Any, help: str, least: float = 0, most: float = 1e18) -> Any:
+    """A dataclass field: its default, its meaning for `train.py --settings`, its range."""
+    return field(default=default, metadata={"help": help, "range": (least, most)})
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class Strengths:
     """How strong each kind of damage is (method/damage.py)."""
     audio_gaussian: float = setting(2.2, "std, added to the normalised log-mel")
     audio_shift: float = setting(0.5, "rolled by up to this share of the frames, either way")
-    audio_mask: float = setting(0.25, "up to this share of the frames set to 0")
+    audio_mask: float = setting(0.25, "up to this share of the frames set to 0", most=1)
     image_gaussian: float = setting(5.0, "std, added to the normalised image; then clamped to +-3")
     image_blur: float = setting(0.23, "box kernel's share of the side, made odd")
     image_pixelate: float = setting(0.05, "share of the side that is left")
@@ -147,7 +147,7 @@ class TrainConfig:
     # Where everything is trained, fewer epochs cost accuracy.
     full_per_situation: StageConfig = StageConfig(epochs=8, learning_rate=1e-3, weight_decay=0.05)
     full_mixed: StageConfig = StageConfig(epochs=16, learning_rate=1e-3, weight_decay=0.05)
-    label_smoothing: float = setting(0.1, "of the training loss")
+    label_smoothing: float = setting(0.1, "of the training loss", most=1)
     audio_shift: float = setting(0.25, "augmentation: sounds move in time by up to this share of T")
     image_shift: float = setting(0.04, "augmentation: images move by up to this share of H and W")
     loaded_rate: float = setting(0.1, "share of the learning rate for what --init loaded")
@@ -175,9 +175,9 @@ class Config:
         """Raise InputError for the first value that can't work, with its key."""
         audio, image, model = self.audio, self.image, self.model
         for key, value, item in leaves(self):
-            least = item.metadata["least"]
-            if not isinstance(value, str) and not value >= least:
-                raise InputError(f"setting {key}={value}: expected {least} or more")
+            least, most = item.metadata["range"]
+            if not isinstance(value, str) and not least <= value <= most:
+                raise InputError(f"setting {key}={value}: expected {least} to {most:g}")
         for good, key, expected in (
                 (audio.frames > 0 and audio.frames % model.audio_patch == 0, "audio.seconds",
                  f"a number of frames that model.audio_patch={model.audio_patch} divides; this "

@@ -1,6 +1,6 @@
 """How good models are in each situation: answers by strategy, scores, and paired differences."""
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -211,7 +211,7 @@ def average(scores: dict[Situation, dict[str, Score]], row: str) -> float:
     return statistics.fmean(own[row].accuracy for own in scores.values())
 
 
-def paired_differences(runs: list[dict[Situation, dict[str, Score]]], reference: str,
+def paired_differences(runs: Sequence[dict[Situation, dict[str, Score]]], reference: str,
                        groups: Tensor) -> Table:
     """Compare every row with the reference row, each test sample with itself.
 

@@ -72,10 +72,6 @@ def fit(run: Run, name: str, model: nn.Module, data: PreparedSet, situations: Se
     samples = TrainingSamples(data, situations, 1.0 if name == "backbone" else settings.fraction)
     split, device = EvalSplit((data,), "val"), data.device
     parameters = trainable(model.to(device))        # no dropout: train and eval mode are alike
-    count = sum(p.numel() for p in parameters.values())
-    if not count:
-        raise InputError(f"{name}: nothing is trainable; expected prompts.length above 0 and a "
-                         f"place for prompts, or tune_head=true")
     steps = math.ceil(len(samples) / stage.batch_size) * stage.epochs
     optimizer, scheduler = make_optimizer(parameters, stage, steps, rate_shares or {})
 
@@ -88,6 +84,7 @@ def fit(run: Run, name: str, model: nn.Module, data: PreparedSet, situations: Se
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")     # cuBLAS varies without it
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
+    count = sum(p.numel() for p in parameters.values())
     logger.info("%s: %s trainable parameters", name, f"{count:,}")
     first, best, best_weights = 1, None, copy_tensors(parameters)
     state_path = run.path(name, ".state")
@@ -140,6 +137,9 @@ def make_optimizer(parameters: dict[str, Tensor], stage: StageConfig, steps: int
                    rate_shares: dict[str, float]) -> tuple[torch.optim.Optimizer,
                                                            torch.optim.lr_scheduler.LRScheduler]:
     """AdamW under a one-cycle schedule of its learning rate and beta1 (docs/porting.md)."""
+    if not any(p.numel() for p in parameters.values()):
+        raise InputError("nothing is trainable; expected prompts.length above 0 and a place for "
+                         "prompts, or tune_head=true")
     groups = defaultdict(list)
     for name, parameter in parameters.items():
         groups[stage.learning_rate * rate_shares.get(name, 1.0)].append(parameter)

@@ -9,6 +9,7 @@ from pytest import MonkeyPatch, TempPathFactory
 
 import ptm_mini
 from ptm_mini.checkpoint import read_run
+from ptm_mini.lab import attention, tour
 
 DEVICE = "cuda"
 pytestmark = [
@@ -53,6 +54,12 @@ def test_a_pair_is_answered(run_there: Path, small_set: Path) -> None:
     for pair in ((audio, image), (audio, None), (None, image)):
         expected = here.predict(*pair).probabilities
         assert there.predict(*pair).probabilities == pytest.approx(expected, abs=0.02)
+
+
+def test_the_lab_looks_into_a_run_there(run_there: Path, tmp_path: Path) -> None:
+    attention.main([str(run_there), "--device", DEVICE])
+    tour.main([str(run_there), str(tmp_path), "--sample", "test-bell-0", "--device", DEVICE])
+    assert (tmp_path / "answers.png").exists()
 
 
 def test_an_interrupted_run_resumes(small_set: Path, run_there: Path, tmp_path: Path,

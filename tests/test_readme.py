@@ -1,4 +1,4 @@
-"""What README shows: its Python runs as it stands, its links lead somewhere."""
+"""What README shows: its model in Python runs as it stands, its links lead somewhere."""
 import re
 from pathlib import Path
 

@@ -92,6 +92,12 @@ def count_frames(path: Path) -> int:
         return sum(map(len, read_pieces(file, UNKNOWN)))
 
 
+def measure_seconds(path: Path) -> float:
+    """Take a sound's length from its header, or count where that leaves it open."""
+    info = soundfile.info(path)
+    return (info.frames if info.frames < UNKNOWN else count_frames(path)) / info.samplerate
+
+
 def mp3_states_length(path: Path, remarks: str) -> bool:
     """Whether the first frame of an MP3 states how many there are; else libsndfile guesses.
 

@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import soundfile
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from ptm_mini.config import AudioConfig, Config, Situation, TrainConfig
-from ptm_mini.data.audio import Sound, fbank, read_waveform
+from ptm_mini.data.audio import Sound, fbank, measure_seconds, read_waveform
 from ptm_mini.data.image import normalise, read_image
 from ptm_mini.data.manifest import read_set
 from ptm_mini.errors import InputError
@@ -220,8 +219,7 @@ def log_notes(data: PreparedSet) -> None:
     if lacking := [label for label in data.classes if label not in present]:
         logger.warning("note: no training sample of %s", ", ".join(lacking))
     limit, names = data.config.audio.seconds, sorted({row.audio for row in data.rows} - {""})
-    seconds = [soundfile.info(data.root / name).duration
-               for name in names[::1 + len(names) // 200]]
+    seconds = [measure_seconds(data.root / name) for name in names[::1 + len(names) // 200]]
     if names and sum(s > limit for s in seconds) > len(seconds) / 2:
         logger.warning("note: most sounds are longer than the %g s that are used of each; --set "
                        "audio.seconds=... takes more: data_prep's report says how much", limit)

@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 LENGTHS, VIEWS = (1, 4, 8, 32), (0, 1, 2, 4)
 SHARES, FEW = (0.03, 0.1, 0.3, 1.0), 0.1               # of the training data
 RATES_FOR_FEW = {"adapter": 3e-3, "scale_shift": 1e-2, "full_mixed": 3e-4}   # better up to FEW
-LEARNERS = [method for method in METHODS if method != "full_per_situation"]
+LEARNERS = [method for method in METHODS if method != "full_per_situation"]    # takes the longest
 SIZES = {"prompt": "prompts.length", "lora": "lora.rank", "adapter": "adapter.bottleneck"}
 HEADS = {"": False, ", head": True}                          # part of a label: tune_head
 ALONE = {"train.together.epochs": 0, "router.passes": 1}     # case by case, as in the paper
@@ -58,6 +58,8 @@ def level(config: Config) -> list[Variant]:
     deep = config.prompts.input_depth or config.model.depth
     places = {"input": (deep, False, False), "attention": (0, True, False),
               "both": (deep, True, False), "both and joint": (deep, True, True)}
+    if not config.model.fusion_blocks:
+        del places["attention"]
     keys = "prompts.input_depth", "prompts.attention", "prompts.joint", "prompts.tune_head"
     return [Variant(place + suffix, "prompt", dict(zip(keys, (*values, tuned))), "both, head")
             for suffix, tuned in HEADS.items() for place, values in places.items()]
@@ -94,8 +96,8 @@ def budget(config: Config) -> list[Variant]:
             one, two = (count_parameters(config, method, size) for size in (1, 2))
             sizes[method] = max(1, round(1 + (parameters - one) / (two - one)))
         labels = {method: f"{SIZES[method]} = {size}" for method, size in sizes.items()}
-        variants += [Variant(labels[method], method, {SIZES[method]: size}, labels["prompt"],
-                             method, parameters) for method, size in sizes.items()]
+        variants += [Variant(labels[method], method, {SIZES[method]: size}, labels["prompt"])
+                     for method, size in sizes.items()]
     return variants
 
 
@@ -115,7 +117,7 @@ def take_share(config: Config, method: str, share: float) -> dict[str, Any]:
 
 
 def fraction(config: Config) -> list[Variant]:
-    """every method on less data, in more epochs; and the paper's 30% for 5 epochs"""
+    """all but full_per_situation on less data, in more epochs; and the paper's 30% for 5 epochs"""
     variants = []
     for method in LEARNERS:
         for share in SHARES:
@@ -131,7 +133,7 @@ def fraction(config: Config) -> list[Variant]:
 
 
 def learning_rate(config: Config) -> list[Variant]:
-    """every method at three rates, on all data and a tenth of it"""
+    """all but full_per_situation at three rates, on all data and a tenth of it"""
     variants = []
     for method in LEARNERS:
         key = f"train.{method}.learning_rate"
@@ -210,8 +212,8 @@ def score_variants(opened: OpenRun, variants: Sequence[Variant],
                 continue
             label = variant.label
             if row == "backbone":
-                shared = run.path(row).samefile(opened.run.path(row))
-                label = row if shared else f"{label}, backbone"
+                own = run.trained_on != opened.run.trained_on
+                label = f"{label}, backbone" if own else row
             table[label] = {**accuracies, "parameters": tables["detail"][row]["parameters"]}
             for situation, rows in results.scores.items():
                 scores[situation][label] = rows[row]
@@ -244,14 +246,11 @@ def main(argv: list[str] | None = None) -> None:
     opened = open_runs(args, methods=[], draws=args.draws)
     kind, variants = args.kind, ABLATIONS[args.kind](opened[0].run.config)
     split = "val" if kind == "learning_rate" else "test"     # a choice must not see the test split
-    tables, scores = [], []
     for seed in opened:
         if seed.split.data.fingerprint() != seed.run.fingerprint:
             raise InputError(f"--data {args.data}: differs from the set that {seed.run.folder} was "
                              f"trained on; expected the same rows and files")
-        seed_table, seed_scores = score_variants(seed, variants, split)
-        tables.append(seed_table)
-        scores.append(seed_scores)
+    tables, scores = zip(*(score_variants(seed, variants, split) for seed in opened))
     differences: Table = {}
     for label, reference in ((variant.label, variant.reference) for variant in variants):
         if label != reference:

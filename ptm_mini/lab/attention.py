@@ -99,7 +99,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     runs = open_runs(args, ["prompt"])
     if not runs[0].run.config.model.fusion_blocks:
-        raise InputError(f"{args.run}: has no fusion block; expected a run with model.fusion")
+        raise InputError(f"{args.run}: has no fusion block; expected a run with some: "
+                         f"model.fusion and model.fusion_depth")
     print("Share of the fusion blocks' attention at the prompts:\n\n"
           f"{format_table([compute_shares(run) for run in runs])}\n")
     for run in runs:

@@ -163,7 +163,7 @@ def main(argv: list[str] | None = None) -> None:
     add = parser.add_argument
     add("--preset", choices=PRESETS, default="tiny", help="sizes of the model; default: tiny")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="any other setting")
-    add("--batch", type=int, default=64, metavar="N", help="samples of a step; default: 64")
+    add("--batch", type=int, default=32, metavar="N", help="samples of a step; default: 32")
     add("--serving", type=int, nargs="+", default=[1, 8, 64], metavar="SIZE",
         help="batches to answer; default: 1 8 64")
     add("--repeats", type=int, default=20, metavar="N", help="turns; default: 20")

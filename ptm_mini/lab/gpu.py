@@ -19,8 +19,8 @@ from ptm_mini.checkpoint import trainable
 from ptm_mini.config import PRESETS, Config, Situation, override
 from ptm_mini.data.dataset import Normalisation, PreparedSet, collate
 from ptm_mini.data.manifest import Row
-from ptm_mini.errors import run as run_command
 from ptm_mini.evaluation import Table
+from ptm_mini.errors import InputError, run as run_command
 from ptm_mini.lab.cost import CLASSES, Inputs, synchronise, take_step
 from ptm_mini.method.backbone import Backbone
 from ptm_mini.report import format_table
@@ -87,6 +87,8 @@ def main(argv: list[str] | None = None) -> None:
     add("--batch", type=int, default=32, metavar="N", help="samples of a step; default: 32")
     add("--device", choices=["cpu", "cuda"], default="cuda", help="default: cuda")
     args = parser.parse_args(argv)
+    if args.batch < 1:
+        raise InputError(f"--batch {args.batch}: expected 1 or more")
     config, device = override(PRESETS[args.preset], *args.set), pick_device(args.device)
     data, table = NoiseSet(config, device), {}
     name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"

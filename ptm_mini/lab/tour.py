@@ -126,6 +126,7 @@ def main(argv: list[str] | None = None) -> None:
     batch, = data.loader([run.split.item(index, s) for s in Situation], len(Situation))
     show_files(data, index, args.out)
     show_damage(batch, args.out)
+    batch = batch.to(data.device)
     show_model(run.models.methods["prompt"], batch)
     if run.run.config.model.fusion_blocks:
         write(args.out / "fusion.png", attention.draw(run, [index]))

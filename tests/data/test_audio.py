@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from ptm_mini.config import PRESETS, AudioConfig
 from ptm_mini.data import audio
-from ptm_mini.data.audio import fbank, read_waveform, resample, used_part
+from ptm_mini.data.audio import fbank, measure_seconds, read_waveform, resample, used_part
 from ptm_mini.errors import InputError
 
 GOLDEN = np.load(Path(__file__).with_name("golden_fbank.npz"))    # torchaudio 2.9's figures
@@ -159,6 +159,7 @@ def test_lengths_that_no_header_states(tmp_path: Path, place: float) -> None:
     content[22:26] = bytes(4)
     (tmp_path / "a.flac").write_bytes(content)
     assert torch.equal(read_waveform(tmp_path / "a.flac", config, place), whole)
+    assert measure_seconds(tmp_path / "a.flac") == 2
 
 
 def test_what_writers_leave_behind_or_open_is_allowed(tmp_path: Path) -> None:

@@ -103,17 +103,19 @@ def test_what_is_left_out_is_named_and_unpaired_samples_may_be_kept(tmp_path, pr
         shutil.copy(sounds / "105-1-0-0.wav", sounds / name)
     (sounds / "101-1-0-0.wav").write_bytes(b"RIFF")
     (raw / "vision" / "car_horn" / "{0}.png").unlink()
+    (raw / "audio" / "stray.wav").write_bytes(b"RIFF")
     rows, report = prepare(folder, raw)
     assert {row.id for row in rows} == {s.stem for s in samples} - {"105-1-0-0", "101-1-0-0", "{0}"}
     text, printed = "\n".join(report["left_out"]), capsys.readouterr().out
     for reason in ("1 files and folders whose names begin with a dot",
                    r"bytes\udcff.wav': has control", r"new\nline.wav': has control",
-                   "notes.txt': no audio file", "105-1-0-0.wav: one name for several",
+                   "notes.txt': no audio file", "'audio/stray.wav': in no class folder",
+                   "105-1-0-0.wav: one name for several",
                    f"{sounds}/101-1-0-0.wav: ", "{0} (car_horn): no image",
                    "101-1-0-0 (dog_bark): no audio", "105-1-0-0 (dog_bark): no audio"):
         assert reason in text and reason in printed
     rows, report = prepare(folder, raw, "--keep-unpaired", out="kept")
-    assert len(rows) == 20 and len(report["left_out"]) == 6
+    assert len(rows) == 20 and len(report["left_out"]) == 7
     assert [row.id for row in rows if not row.audio] == ["101-1-0-0", "105-1-0-0"]
     assert [row.id for row in rows if not row.image] == ["{0}"]
 
@@ -173,13 +175,17 @@ def test_a_list_of_pairs(tmp_path, prepare):
 
 
 def test_a_class_that_is_lost_is_named(tmp_path, prepare):
-    raw = write_samples(tmp_path / "raw", make_samples(labels=("dog", "rain", "siren", "wind")))
+    raw = write_samples(tmp_path / "raw", make_samples(
+        labels=("dog", "rain", "siren", "wind", "zebra")))
     (raw / "vision" / "dog").rename(raw / "vision" / "dogs")
+    for path in (raw / "vision" / "zebra").iterdir():
+        path.write_text("no image")
     for path in (raw / "vision" / "siren").iterdir():
         path.rename(path.with_stem(f"0{path.stem}"))
     rows, report = prepare(folder, raw)
     assert {row.label for row in rows} == {"rain", "wind"}
-    dog, dogs, siren = report["left_out"][:3]
+    dog, dogs, siren, zebra = report["left_out"][:4]
+    assert zebra == "class 'zebra' is lost: none of its pairs can be read, see below"
     assert dog == "class 'dog' is lost: no image; did you mean dogs?" and "no audio" in dogs
     assert "'siren' is lost: no image has a sound's name, such as audio/siren/200-2-0-0" in siren
 

@@ -96,6 +96,14 @@ def test_av_mnist_names_what_is_wrong(tmp_path):
         images.write_bytes(content)
         refuse(f"{images}: .*; expected a whole IDX file")
     images.write_bytes(whole)
+    digits = labels.read_bytes()
+    labels.write_bytes(gzip.compress(b"\0\0\x08\x01\0\0\0\x01\0"))
+    refuse(f"{labels}: 1 labels for .* images; expected as many")
+    labels.write_bytes(digits)
+    copy = tmp_path / "fsdd" / "0_x_1 (1).wav"
+    copy.write_bytes(b"")
+    refuse("0_x_1 .1..wav: expected a name such as")
+    copy.unlink()
     recording = next((tmp_path / "fsdd").glob("0_*.wav"))
     for n in range(100, 200):
         shutil.copy(recording, recording.with_stem(f"0_x_{n}"))
@@ -163,7 +171,7 @@ def test_esc10_with_cifar10_from_class_folders(tmp_path):
                for row in read_set(out)[1])
     broken = tmp_path / "cifar" / "dog" / "7.png"
     broken.write_text("no image")
-    with pytest.raises(InputError, match=f"{broken}: .*; expected an image"):
+    with pytest.raises(InputError, match=f"{broken}: .*; expected a whole PNG"):
         esc10_cifar10.main([*flags, "--out", str(tmp_path / "other")])
     assert not (tmp_path / "other").exists()
 

@@ -35,7 +35,7 @@ def write_image(path, mode="RGB", size=(40, 40)):
     Image.fromarray(noise).convert(mode).save(path)
 
 
-def test_what_can_be_read_is_read_right(tmp_path, prepare):
+def test_nothing_that_can_be_read_is_left_out(tmp_path, prepare):
     kinds = Counter()
     for n in range(30):
         rate, channels = RATES[n % len(RATES)], 1 + n // 4 % 2

@@ -49,6 +49,12 @@ def test_every_row_is_compared_with_a_row_of_the_table(kind: str) -> None:
         assert rows[variant.reference].reference == variant.reference
 
 
+def test_attention_level_alone_needs_fusion_blocks() -> None:
+    places = {variant.label for variant in ablate.level(CONFIG)}
+    plain = {variant.label for variant in ablate.level(change(CONFIG, {"model.fusion": "none"}))}
+    assert places - plain == {"attention", "attention, head"}
+
+
 def test_what_is_varied() -> None:
     config = change(PRESETS["tiny"], {"prompts.length": 5, "prompts.input_depth": 0,
                                       "train.lora.learning_rate": 0.0123})

@@ -3,6 +3,8 @@ import pytest
 import torch
 from helpers import CONFIG, FLAGS, refusal, shake
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from ptm_mini.lab import cost
 from ptm_mini.lab.cost import (CLASSES, FULL, build_answers, draw_inputs, measure_memory,
@@ -54,6 +56,18 @@ def test_memory_by_hand() -> None:
     weights = 4 * (4 * CLASSES + CLASSES)
     memory = measure_memory(nn.Linear(4, CLASSES), (torch.randn(B, 4),))
     assert memory == saved + 4 * weights                               # a gradient, two moments
+
+
+def test_the_router_reads_tokens_that_attention_level_prompts_share(backbone: Backbone) -> None:
+    counts = {}
+    for row, answer in build_answers(CONFIG, backbone, draw_inputs(backbone, B)).items():
+        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+            answer()
+        counts[row] = counter.get_total_flops()
+    routing = counts["prompts attention, routed"] - counts["prompts attention, oracle"]
+    assert 0 < routing < B * ENCODERS / 2                   # a linear layer on pooled tokens
+    assert counts["prompts both, routed"] == (counts["prompts both, oracle"] + routing
+                                              + B * (PATCHES + ENCODERS))
 
 
 @torch.no_grad()

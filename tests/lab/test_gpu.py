@@ -65,12 +65,11 @@ def test_mixed_precision_is_bfloat16_as_far_as_the_logits() -> None:
 
 
 def test_the_command_prints_a_row_for_each_method_and_precision(
-        capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+        capsys: pytest.CaptureFixture) -> None:
     gpu.main(["--preset", "tiny", *FLAGS, "--batch", "2", "--device", "cpu"])
     head, table = capsys.readouterr().out.split("\n\n")
     lines = table.splitlines()
     assert head.endswith("batch 2, CPU") and "peak GB" not in lines[0]      # of CUDA devices alone
     rows = [line.split("|")[1].strip() for line in lines[2:]]
     assert rows == [row for method in METHODS for row in (method, f"{method}, bf16")]
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert "no CUDA device" in refusal(gpu.main, ["--device", "cuda"])
+    assert "--batch 0: expected 1 or more" in refusal(gpu.main, ["--batch", "0"])

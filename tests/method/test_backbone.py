@@ -68,16 +68,6 @@ def test_initialisation_is_uniform_and_its_seed_decides_all() -> None:
     assert not any(first[name].any() for name in first if name.endswith("qkv.bias"))
 
 
-def test_gradients_equal_differences() -> None:
-    """Of the logits by every weight, in double."""
-    config = override(CONFIG, "audio.mels=16", "audio.seconds=0.175", "image.size=8",
-                      "prompts.input_depth=1", "model.depth=1")
-    backbone = shake(fresh_backbone(config), torch.Generator().manual_seed(0)).double()
-    audio, image = torch.randn(2, 16, 16).double(), torch.randn(2, 3, 8, 8).double()
-    weights = tuple(backbone.parameters())
-    assert torch.autograd.gradcheck(lambda *_: backbone(audio, image), weights, fast_mode=True)
-
-
 def test_wrong_shapes_are_named(backbone: Backbone, inputs: Inputs) -> None:
     audio, image, _ = inputs
     with pytest.raises(ValueError, match=r"audio \[5, 31, 32\].*expected"):

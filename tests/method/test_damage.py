@@ -119,5 +119,5 @@ def test_a_missing_modality_stays_0(missing: Situation, situation: Situation) ->
 
 
 def test_each_situation_draws_its_weights_from_a_seed_of_its_own() -> None:
-    assert [weights_generator(1, situation).initial_seed()
-            for situation in (None, *Situation)] == [1, 4, 5, 6, 7]
+    assert len({weights_generator(1, situation).initial_seed()
+                for situation in (None, *Situation)}) == 5

@@ -62,17 +62,6 @@ def test_prompts_of_each_place(inputs: Inputs, make_prompted: Make, place: str) 
     assert not model.backbone.training
 
 
-def test_gradients_of_prompts_equal_differences(make_prompted: Make) -> None:
-    model = make_prompted("audio.mels=16", "audio.seconds=0.175", "image.size=8",
-                          "prompts.joint=true").double()
-    audio, image = torch.randn(2, 16, 16).double(), torch.randn(2, 3, 8, 8).double()
-    trained = tuple(p for p in model.sets[1].parameters() if p.numel())
-    situations = torch.tensor([1, 0])
-    assert torch.autograd.gradcheck(
-        lambda *_: (model.answer_each(audio, image, situations), model(audio, image)), trained,
-        fast_mode=True)
-
-
 def test_gradients_of_prompts_are_the_same_bits_each_time() -> None:
     """At a real batch's size: a small one is summed by one thread, whose order is always one."""
     sets = [PromptSet(PRESETS["tiny"], torch.nn.Identity(), torch.Generator()) for _ in Situation]
