@@ -23,7 +23,7 @@ class Situation(IntEnum):
         return self.name.lower()
 
 
-def setting(default: Any, help: str, least: float = 0, most: float = 1e18) -> Any:
+def setting(default: Any, help: str, least: float = 0, most: float = 1e308) -> Any:
     """A dataclass field: its default, its meaning for `train.py --settings`, its range."""
     return field(default=default, metadata={"help": help, "range": (least, most)})
 

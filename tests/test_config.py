@@ -23,9 +23,9 @@ PACKAGE = Path(__file__).parent.parent / "ptm_mini"
     ("audio.seconds=1.0", "that model.audio_patch=16 divides; this gives 98"),
     ("image.size=30", "setting image.size=30: expected a multiple of model.image_patch=8"),
     ("prompts.input_depth=5", "setting prompts.input_depth=5: expected 0 to model.depth=4"),
-    ("damage.both.image_blur=-1", "setting damage.both.image_blur=-1.0: expected 0 to 1e+18"),
+    ("damage.both.image_blur=-1", "setting damage.both.image_blur=-1.0: expected 0 to 1e+308"),
     ("damage.alone.audio_mask=1.5", "setting damage.alone.audio_mask=1.5: expected 0 to 1"),
-    ("audio.seconds=inf", "setting audio.seconds=inf: expected 0 to 1e+18")])
+    ("audio.seconds=inf", "setting audio.seconds=inf: expected 0 to 1e+308")])
 def test_wrong_setting_is_named_with_what_is_expected(assignment: str, message: str) -> None:
     assert message in refusal(override, CONFIG, assignment)
 
