@@ -23,10 +23,11 @@ from ptm_mini.config import DAMAGES, PRESETS, Config, Situation, change, flatten
 from ptm_mini.data.dataset import PreparedSet, log_notes
 from ptm_mini.data.manifest import read_classes
 from ptm_mini.errors import InputError, run as run_command
-from ptm_mini.files import locked, save_tensors
-from ptm_mini.report import report_runs
-from ptm_mini.training import (METHODS, fit_router, pick_device, private_settings, stages_of,
-                               train_backbone, train_cases, train_together)
+from ptm_mini.evaluation import EvalSplit
+from ptm_mini.files import locked
+from ptm_mini.report import OpenRun, report
+from ptm_mini.training import (METHODS, fit_router, load_models, pick_device, private_settings,
+                               stages_of, train_backbone, train_cases, train_together)
 
 logger = logging.getLogger("train")
 TOY = Path("sets/toy")
@@ -40,11 +41,11 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--method", nargs="+", choices=[*METHODS, "all"], metavar="METHOD",
         help="what to train on the backbone, see below; default: prompt")
     add("--data", type=Path, help="prepared set; default: sets/toy, or the run's own")
-    place = parser.add_mutually_exclusive_group()
-    place.add_argument("--out", type=Path, help="run folder, new or to get more methods; default: "
-                                                "the first free runs/SET-NUMBER")
-    place.add_argument("--resume", type=Path, metavar="RUN",
-                       help="finish what was interrupted in this folder")
+    folder = parser.add_mutually_exclusive_group()
+    folder.add_argument("--out", type=Path, help="run folder, new or to get more methods; default: "
+                                                 "the first free runs/SET-NUMBER")
+    folder.add_argument("--resume", type=Path, metavar="RUN",
+                        help="finish what was interrupted in this folder")
     add("--preset", choices=PRESETS, help="sizes of model and inputs; default: tiny")
     add("--init", type=Path, metavar="FILE", help="CAV-MAE checkpoint to start the backbone from")
     add("--freeze-backbone", action="store_true",
@@ -70,10 +71,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def make_config(args: argparse.Namespace, config: Config, methods: list[str],
+def make_config(args: argparse.Namespace, config: Config, stages: list[str],
                 seed: int | None) -> Config:
-    """Change settings as the flags say, those of epochs for these methods; --set comes last."""
-    stages = [*methods, "together"] if "prompt" in methods else methods
+    """Change settings as the flags say, epochs for "backbone" or methods; --set comes last."""
+    stages = [*stages, "together"] if "prompt" in stages else stages
     changes = {f"train.{stage}.epochs": args.epochs for stage in stages}
     changes |= {"train.seed": seed, "train.fraction": args.fraction,
                 "train.bf16": args.bf16 or None, "train.deterministic": args.deterministic or None}
@@ -86,29 +87,25 @@ def make_config(args: argparse.Namespace, config: Config, methods: list[str],
 
 
 def new_run(args: argparse.Namespace, folder: Path, seed: int | None) -> tuple[Run, PreparedSet]:
-    """Open the set and write config.json: what can be wrong is known before training."""
+    """Open the set: what can be wrong is known before training."""
+    if args.freeze_backbone and not args.init:
+        raise InputError("--freeze-backbone: there is no backbone yet; expected --init too")
     methods = args.method or ["prompt"]
     config = make_config(args, PRESETS[args.preset or "tiny"], ["backbone", *methods], seed)
     if args.data is None and not TOY.exists():
         logger.info("making the toy set in %s", TOY)
         toy.make(TOY)
-    path, start = args.data or TOY, None
+    path = args.data or TOY
     if args.init:
         classes = len(read_classes(path / "classes.json"))
-        start = cav_mae.read_start(args.init, config, classes, args.freeze_backbone)
-    if args.freeze_backbone and not args.init:
-        raise InputError("--freeze-backbone: there is no backbone yet; expected --init too")
+        cav_mae.read_start(args.init, config, classes, args.freeze_backbone)
     data = PreparedSet(path, config, features=args.features, workers=args.workers,
                        device=pick_device(args.device))
     for split in ("train", "val"):
         data.indices(split, Situation.COMPLETE)         # without complete pairs no stage can train
     log_notes(data)
-    run = Run(folder, config, data.classes, data.normalisation, data.folder, data.fingerprint(),
-              methods, args.init and str(args.init.resolve()))
-    run.write()
-    if start:
-        save_tensors(folder / cav_mae.NORMS_FILE, start.norms)
-    return run, data
+    return Run(folder, config, data.classes, data.normalisation, data.folder, data.fingerprint(),
+               methods, args.init and str(args.init.resolve())), data
 
 
 def extend_run(args: argparse.Namespace, folder: Path,
@@ -119,7 +116,7 @@ def extend_run(args: argparse.Namespace, folder: Path,
         if getattr(args, flag):
             raise InputError(f"--{flag.replace('_', '-')}: belongs to the backbone, which {folder} "
                              f"has; leave it out, or choose another --out")
-    added = [method for method in args.method     # new, or diverged: without a file so far
+    added = [method for method in args.method     # without a file: new, or its loss diverged
              if not any(run.path(stage, suffix).exists()
                         for stage in stages_of(method) for suffix in (".pt", ".state"))]
     config = make_config(args, run.config, args.method or run.methods, seed)
@@ -137,7 +134,6 @@ def extend_run(args: argparse.Namespace, folder: Path,
                          f"choose another --out")
     run.config, run.data = config, data.folder
     run.methods = list(dict.fromkeys([*run.methods, *args.method]))
-    run.write()
     return run, data
 
 
@@ -163,20 +159,36 @@ def main(argv: list[str] | None = None) -> None:
     numbered = (Path("runs", f"{name}-{number}") for number in itertools.count(1))
     out = args.resume or args.out or next(path for path in numbered if not path.exists())
     folders = plan_folders(args, out)
-    with ExitStack() as stack:                      # all are written before the first is trained
+    with ExitStack() as stack:
         for folder in folders:
             stack.enter_context(locked(folder))
         try:
             opened = [extend_run(args, folder, seed) if run_folders(folder)
                       else new_run(args, folder, seed) for folder, seed in folders.items()]
+            compare_runs([run for run, _ in opened])
+            for run, _ in opened:                   # all are written before the first is trained
+                run.write()
             for run, data in opened:
                 train_run(run, data)
-            report_runs(out, opened)
+            report(out, [OpenRun(run, load_models(run, data.device), EvalSplit((data,), "test"))
+                         for run, data in opened])
         except KeyboardInterrupt as error:
             if not run_folders(out):
                 raise
             raise KeyboardInterrupt(f"interrupted; resume with  python train.py --resume "
                                     f"{shlex.quote(str(out))}") from error
+
+
+def compare_runs(runs: list[Run]) -> None:
+    """Raise InputError where runs, one a seed, differ in more than that."""
+    first = runs[0]
+    for run in runs[1:]:
+        config = change(run.config, {"train.seed": first.config.train.seed})
+        if (config, set(run.methods), run.fingerprint) != (
+                first.config, set(first.methods), first.fingerprint):
+            raise InputError(f"{run.folder}: has other settings, methods or another set than "
+                             f"{first.folder}; expected the same: give all flags again, or remove "
+                             f"it")
 
 
 def plan_folders(args: argparse.Namespace, out: Path) -> dict[Path, int | None]:
@@ -187,7 +199,9 @@ def plan_folders(args: argparse.Namespace, out: Path) -> dict[Path, int | None]:
     if args.resume and not existing:
         raise InputError(f"--resume {out}: holds no run; expected a folder that train.py made")
     if existing == [out] and args.seeds > 1:
-        raise InputError(f"--out {out}: is one run; expected another folder for --seeds")
+        raise InputError(f"--seeds {args.seeds}: {out} is one run; expected another folder")
+    if args.seeds > 1 and any(text.startswith("train.seed=") for text in args.set):
+        raise InputError("--set train.seed: would be every run's; expected --seed with --seeds")
     if not existing and out.is_dir() and {path.name for path in out.iterdir()} - {"lock"}:
         raise InputError(f"--out {out}: exists already and holds no run; expected a new name")
     if args.seeds > 1:

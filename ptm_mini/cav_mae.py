@@ -94,12 +94,14 @@ def read_start(path: Path, config: Config, classes: int, frozen: bool) -> Start:
 
 
 def load_start(run: Run, backbone: Backbone) -> dict[str, float]:
-    """Copy the weights of the checkpoint run.init into the backbone, in place.
+    """Copy the weights of the checkpoint run.init into the backbone, in place; the run keeps the
+    norms that it has no place for.
 
     returns  {name of a loaded parameter: its share of the learning rate}
     """
     start = read_start(Path(run.init), run.config, len(run.classes), frozen=False)
     restore({name: backbone.get_parameter(name) for name in start.weights}, start.weights)
+    save_tensors(run.folder / NORMS_FILE, start.norms)
     for remark in (f"{len(start.weights)} tensors loaded", *start.remarks):
         logger.info("%s: %s", run.init, remark)
     return dict.fromkeys(start.weights, run.config.train.loaded_rate)
@@ -172,7 +174,7 @@ def main(argv: list[str] | None = None) -> None:
     run = read_run(args.run)
     backbone = Backbone(run.config, len(run.classes))
     run.load("backbone", backbone)
-    norms = load_tensors(run.path("backbone").with_name(NORMS_FILE)) if run.init else {}
+    norms = load_tensors(run.folder / NORMS_FILE) if run.init else {}
     save_tensors(args.out, to_official(backbone, run.config, norms))
     logger.info("wrote %s", args.out)
 

@@ -1,4 +1,4 @@
-"""A run folder: config.json, a file of trained parameters a stage, and what it takes to resume.
+"""A run folder: config.json, one file of trained parameters per stage, and what resuming takes.
 
 A stage is named after what it trains, such as "backbone", "prompt noisy_audio", "prompt together"
 or "router". It is done when its .pt file is there; until then a .state file has its last epoch.
@@ -95,7 +95,7 @@ def read_run(folder: Path) -> Run:
         return Run(folder, unflatten(content["config"]), content["classes"],
                    Normalisation(**content["normalisation"]), Path(content["data"]),
                    content["fingerprint"], content["methods"], content["init"])
-    except (ValueError, KeyError, TypeError) as error:      # an InputError too, of a wrong setting
+    except (InputError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: is not as train.py wrote it ({error}); restore it or train the "
                          f"run again") from error
 

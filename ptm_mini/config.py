@@ -156,7 +156,7 @@ class TrainConfig:
     fraction: float = setting(1.0, "share of the data for all but the backbone (the paper: 0.3)")
     bf16: bool = setting(False, "mixed bfloat16 precision, the loss in float32")
     deterministic: bool = setting(False, "the same bytes each time on a GPU too, which is slower")
-    seed: int = setting(0, "of weights, order, augmentation and damage")
+    seed: int = setting(0, "of weights, order, augmentation and damage", most=2**60)
 
 
 @dataclass(frozen=True)
@@ -177,11 +177,15 @@ class Config:
         for key, value, item in leaves(self):
             least, most = item.metadata["range"]
             if not isinstance(value, str) and not least <= value <= most:
-                raise InputError(f"setting {key}={value}: expected {least} to {most:g}")
+                upper = "or more, and finite" if most == 1e308 else f"to {most:g}"
+                raise InputError(f"setting {key}={value}: expected {least} {upper}")
+        frames = max(1, round(audio.frames / model.audio_patch)) * model.audio_patch
+        window, hop = audio.window_and_hop
+        seconds = (window + hop * (frames - 1)) / audio.sample_rate
         for good, key, expected in (
                 (audio.frames > 0 and audio.frames % model.audio_patch == 0, "audio.seconds",
                  f"a number of frames that model.audio_patch={model.audio_patch} divides; this "
-                 f"gives {audio.frames}, and n frames last 10 n + 15 ms"),
+                 f"gives {audio.frames}, and {seconds:.9g} gives {frames}"),
                 (audio.mels % model.audio_patch == 0, "audio.mels",
                  f"a multiple of model.audio_patch={model.audio_patch}"),
                 (image.size % model.image_patch == 0, "image.size",

@@ -5,12 +5,12 @@ import sys
 from collections.abc import Callable, Iterable
 
 
-class InputError(ValueError):
+class InputError(Exception):
     """A user's input can't be used: one line with its name, its value, what to expect, the mend."""
 
 
 class NonFiniteLoss(RuntimeError):
-    """The training loss became infinite or not a number."""
+    """A loss became infinite or not a number."""
 
 
 def run(main: Callable[[], None]) -> None:

@@ -175,7 +175,7 @@ def evaluate(models: Models, split: EvalSplit) -> Results:
         rows, sets, picks = models.answer(batch)
         if sets is not None:
             rows |= dict(zip(Situation, sets))
-        if picks is not None:
+        if picks is not None:                        # one-hot: over windows the most frequent
             rows["router"] = F.one_hot(picks, len(Situation)).float()
         return rows
 
@@ -198,9 +198,9 @@ def evaluate(models: Models, split: EvalSplit) -> Results:
     if not missing.any():
         return results
     for name, situation in AVAILABLE.items():
-        if len(own := rows[missing == situation]):
+        if len(alike := rows[missing == situation]):
             scores = score_split(lambda batch: models.answer(batch).rows, split,
-                                 Situation.COMPLETE, own)
+                                 Situation.COMPLETE, alike)
             for row, score in scores.items():
                 results.available.setdefault(row, {})[name] = score.accuracy
     return results
@@ -208,7 +208,7 @@ def evaluate(models: Models, split: EvalSplit) -> Results:
 
 def average(scores: dict[Situation, dict[str, Score]], row: str) -> float:
     """Average a row's accuracies over situations."""
-    return statistics.fmean(own[row].accuracy for own in scores.values())
+    return statistics.fmean(rows[row].accuracy for rows in scores.values())
 
 
 def paired_differences(runs: Sequence[dict[Situation, dict[str, Score]]], reference: str,
@@ -236,7 +236,8 @@ def paired_differences(runs: Sequence[dict[Situation, dict[str, Score]]], refere
         by_seed, moved = [], []
         for scores in runs:
             by_seed.append(average(scores, row) - average(scores, reference))
-            d = torch.stack([own[row].correct - own[reference].correct for own in scores.values()])
+            d = torch.stack([rows[row].correct - rows[reference].correct
+                             for rows in scores.values()])
             evaluated = ~d.isnan()                                          # [S, rows of the set]
             moves = (d - d.nanmean(dim=1, keepdim=True)).nan_to_num(0.0)
             c = (moves / evaluated.sum(dim=1, keepdim=True)).mean(dim=0)
@@ -244,9 +245,9 @@ def paired_differences(runs: Sequence[dict[Situation, dict[str, Score]]], refere
         table[row] = {"difference": statistics.fmean(by_seed)}
         if len(runs) > 1:
             table[row]["spread over seeds"] = statistics.stdev(by_seed)
-        own = groups[evaluated.any(dim=0)].unique(return_inverse=True)[1]
-        n = int(own.max()) + 1
-        c = torch.zeros(n, dtype=torch.double).index_add(0, own, torch.stack(moved).mean(dim=0))
+        number = groups[evaluated.any(dim=0)].unique(return_inverse=True)[1]     # of c's groups
+        n = int(number.max()) + 1
+        c = torch.zeros(n, dtype=torch.double).index_add(0, number, torch.stack(moved).mean(dim=0))
         if n > 1:
             table[row]["standard error"] = float((n / (n - 1) * c.square().sum()).sqrt())
     return table

@@ -79,6 +79,6 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            (folder / "lock").unlink(missing_ok=True)
-            with suppress(OSError):
-                folder.rmdir()                     # if nothing came of it
+            with suppress(OSError):       # the folder holds something, or Windows the open file
+                (folder / "lock").unlink()
+                folder.rmdir()

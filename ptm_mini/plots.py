@@ -13,17 +13,13 @@ from ptm_mini.data.image import denormalise
 INK, FAINT, RIGHT, WRONG = "#202124", "#dadce0", "#188038", "#d93025"
 COLOURS = ("#9aa0a6", "#1a73e8", "#f29900", "#188038", "#a142f4", "#d93025", "#12b5cb", "#202124",
            "#f06292", "#7cb342", "#e37400", "#795548", "#3949ab", "#00897b", "#c0ca33", "#8d6e63")
+font = ImageFont.load_default            # of a size in pixels
 SIDE, GAP, LINE = 150, 6, 19             # pixels of a picture in a grid, of a gap, of a text line
 
 
 class Cell(NamedTuple):
     pictures: list[Image.Image]          # side by side
     lines: list[tuple[str, str]]         # below: text and colour
-
-
-def font(size: int) -> ImageFont.FreeTypeFont:
-    """Load Pillow's own font, in pixels."""
-    return ImageFont.load_default(size)
 
 
 def text_width(texts: Iterable[str], size: int) -> int:

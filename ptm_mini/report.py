@@ -15,10 +15,10 @@ from ptm_mini.checkpoint import Run, load_tensors, read_run, run_folders
 from ptm_mini.config import DAMAGES, Situation
 from ptm_mini.data.dataset import PreparedSet
 from ptm_mini.errors import InputError
-from ptm_mini.evaluation import (EvalSplit, Models, Results, Score, Table, average, evaluate,
-                                 paired_differences, window_places)
+from ptm_mini.evaluation import (EvalSplit, Models, Results, Score, Table, answer_split, average,
+                                 evaluate, paired_differences, window_places)
 from ptm_mini.files import write_file
-from ptm_mini.training import load_models, pick_device, stages_of, trained_methods
+from ptm_mini.training import cases_of, load_models, pick_device, trained_methods
 
 logger = logging.getLogger(__name__)
 REFERENCE = "prompt oracle"       # the row that others are compared with; else the backbone
@@ -73,7 +73,8 @@ def open_runs(args: argparse.Namespace, methods: list[str] | None = None, damage
         if lacking := [method for method in run.methods if method not in trained_methods(run)]:
             logger.warning("note: %s has not finished %s; python train.py --resume %s does", path,
                            ", ".join(lacking), path)
-        suffix = f"-{damage}" if config != run.config else ""
+        suffix = f"-{sets[0].folder.name}" if fingerprint != run.fingerprint else ""
+        suffix += f"-{damage}" if config != run.config else ""
         suffix += f"-windows-{windows}" * (windows > 1) + f"-draws-{draws}" * (draws > 1)
         suffix += "".join(f"-{method}" for method in methods or ())
         fingerprints.add(fingerprint)
@@ -84,12 +85,6 @@ def open_runs(args: argparse.Namespace, methods: list[str] | None = None, damage
             raise InputError(f"{path}: has other methods or another set than "
                              f"{opened[0].run.folder}; expected the same: train what is missing")
     return opened
-
-
-def report_runs(out: Path, opened: Sequence[tuple[Run, PreparedSet]]) -> None:
-    """Evaluate trained runs, one a seed, on the test split, and report them."""
-    report(out, [OpenRun(run, load_models(run, data.device), EvalSplit((data,), "test"))
-                 for run, data in opened])
 
 
 def report(out: Path, runs: Sequence[OpenRun], details: bool = False) -> None:
@@ -133,12 +128,12 @@ TITLES = {"accuracy": "Accuracy:",
 
 
 def all_tables(run: OpenRun, results: Results) -> dict[str, Table]:
-    """The tables of TITLES, but for differences, that there is something for."""
+    """Build the tables of TITLES except differences; empty ones are left out."""
     accuracy, detail, log = {}, {}, run.run.read_log()
     for row in next(iter(results.scores.values())):
         scores = {situation.label: own[row] for situation, own in results.scores.items()}
         accuracy[row] = {label: score.accuracy for label, score in scores.items()}
-        stages = ["backbone"] if row == "backbone" else stages_of(row.split()[0])
+        stages = ["backbone"] if row == "backbone" else list(cases_of(row.split()[0]))
         first = load_tensors(run.run.path(stages[0]))["weights"]         # all have as many
         seconds = [line["seconds"] for line in log if line["stage"] in stages]
         detail[row] = {"worst": min(accuracy[row].values()),
@@ -191,7 +186,8 @@ def gallery(run: OpenRun) -> bytes:
     for situation in Situation:
         items = [split.item(sample, situation) for sample in samples]
         batch, = split.data.loader(items, len(items))
-        answers = run.models.answer(batch.to(split.data.device)).rows
+        answers, _, _ = answer_split(lambda batch: run.models.answer(batch).rows,
+                                     split._replace(draws=1), situation, torch.tensor(samples))
         for i, (label, cells) in enumerate(rows):
             lines = []
             for name in list(answers)[:ROWS_SHOWN]:

@@ -79,9 +79,6 @@ def fit(run: Run, name: str, model: nn.Module, data: PreparedSet, situations: Se
         with torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16):
             return {key: function(batch) for key, function in answers.items()}
 
-    torch.use_deterministic_algorithms(settings.deterministic)
-    if settings.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")     # cuBLAS varies without it
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     count = sum(p.numel() for p in parameters.values())
@@ -163,6 +160,9 @@ def train(run: Run, name: str, model: nn.Module, data: PreparedSet, situations: 
 
 def train_backbone(run: Run, data: PreparedSet) -> Backbone:
     """Train the backbone on complete data, from scratch or CAV-MAE's weights, and freeze it."""
+    torch.use_deterministic_algorithms(run.config.train.deterministic)
+    if run.config.train.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")     # cuBLAS varies without it
     backbone, rate_shares = Backbone(run.config, len(run.classes)), {}
     initialise(backbone, weights_generator(run.config.train.seed))
     if run.init and not run.path("backbone").exists():

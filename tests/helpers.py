@@ -90,7 +90,7 @@ def train(*arguments: object) -> None:
 
 def train_only(*arguments: object) -> None:
     """Train without an evaluation afterwards."""
-    with mock.patch.object(train_command, "report_runs"):
+    with mock.patch.object(train_command, "report"):
         train(*arguments)
 
 

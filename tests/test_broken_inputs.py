@@ -76,7 +76,7 @@ def place(few_set: Path, seeds_folder: Path, tmp_path_factory: TempPathFactory) 
     (train_only, f"{NEW} --fraction 2", "setting train.fraction=2.0: expected more than 0, at mos"),
     (train_only, "--data nowhere --out new", "nowhere: no such folder; expected a prepared set"),
     (train_only, "--data set --out set", "--out set: exists already and holds no run"),
-    (train_only, "--out run --seeds 2", "--out run: "),
+    (train_only, "--out run --seeds 2", "--seeds 2: run is one run"),
     (train_only, "--resume nowhere", "--resume nowhere: holds no run"),
     (train_only, f"{NEW} --init file", "file: is no file of tensors, or a broken one"),
     (train_only, f"{NEW} --freeze-backbone", "--freeze-backbone: there is no backbone yet"),

@@ -49,6 +49,12 @@ def test_several_seeds_get_more_methods_which_have_settings_of_their_own(few_set
         assert run.methods == ["full_mixed", "head"] and settings.seed == seed
         assert (settings.backbone.epochs, settings.head.epochs) == (0, 1)
         assert settings.head.weight_decay == 2 and len(run.read_log()) == 4
+    before = files_of(out)
+    more = ["--out", out, *FASTEST, "--seeds", 3, "--seed", 5, *FLAGS]
+    line = failure(train_only, *more, "--data", few_set)     # of which the first two have a head
+    assert line.startswith(f"{out / 'seed-7'}: has other settings, methods or another set than")
+    assert "expected --seed with --seeds" in failure(train_only, *more, "--set", "train.seed=1")
+    assert files_of(out) == before and not (out / "seed-7").exists()
 
 
 @pytest.mark.parametrize("flags, message", [
@@ -81,7 +87,7 @@ def test_a_run_stays_with_its_set(copied: Path, small_set: Path, tmp_path: Path)
     assert f"--data {moved}: is not the set that {copied} was trained on" in line
     assert f"{moved}: has changed since {copied} was" in failure(evaluate_run, copied)
     evaluate_run(copied, "--data", moved, *FASTEST)
-    scores = read_results(copied, "-full_mixed")["scores"]
+    scores = read_results(copied, "-moved-full_mixed")["scores"]
     assert scores["complete"]["full_mixed"]["samples"] == 16
 
 
@@ -135,12 +141,13 @@ def test_missing_modalities_end_to_end(missing_set: Path, tmp_path: Path,
     only_sounds = shutil.copytree(missing_set, tmp_path / "sounds")
     write_manifest(only_sounds, [row | {"image": ""} for row in read_manifest(only_sounds)
                                  if row["audio"]])
-    (out / "gallery.png").unlink()
+    before = read_results(out)
     evaluate_run(out, "--data", only_sounds)
-    results = read_results(out)
+    results = read_results(out, "-sounds")
+    assert read_results(out) == before
     assert list(results["accuracy"]["backbone"]) == ["noisy_image", "noisy_both", "average"]
     assert list(results["available"]["backbone"]) == ["audio only"]
-    assert not (out / "gallery.png").exists()
+    assert not (out / "gallery-sounds.png").exists()
 
 
 def test_settings_are_listed_as_the_flags_make_them(capsys: CaptureFixture) -> None:

@@ -20,12 +20,14 @@ PACKAGE = Path(__file__).parent.parent / "ptm_mini"
     ("model.width=30", "setting model.width=30: expected a multiple of 4"),
     ("model.heads=3", "setting model.width=128: expected a multiple of model.heads=3"),
     ("model.fusion=crosss", "setting model.fusion=crosss: expected one of cross, audio_to_image"),
-    ("audio.seconds=1.0", "that model.audio_patch=16 divides; this gives 98"),
+    ("audio.seconds=1.0", "audio_patch=16 divides; this gives 98, and 0.975 gives 96"),
+    ("audio.seconds=0.01", "this gives -1, and 0.175 gives 16"),
+    ("train.seed=10000000000000000000", "expected 0 to 1.15292e+18"),
     ("image.size=30", "setting image.size=30: expected a multiple of model.image_patch=8"),
     ("prompts.input_depth=5", "setting prompts.input_depth=5: expected 0 to model.depth=4"),
-    ("damage.both.image_blur=-1", "setting damage.both.image_blur=-1.0: expected 0 to 1e+308"),
+    ("damage.both.image_blur=-1", "setting damage.both.image_blur=-1.0: expected 0 or more"),
     ("damage.alone.audio_mask=1.5", "setting damage.alone.audio_mask=1.5: expected 0 to 1"),
-    ("audio.seconds=inf", "setting audio.seconds=inf: expected 0 to 1e+308")])
+    ("audio.seconds=inf", "setting audio.seconds=inf: expected 0 or more, and finite")])
 def test_wrong_setting_is_named_with_what_is_expected(assignment: str, message: str) -> None:
     assert message in refusal(override, CONFIG, assignment)
 

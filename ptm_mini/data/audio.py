@@ -1,5 +1,6 @@
 """Sound: a file to a waveform, a waveform to Kaldi's log-mel filterbank. No torchaudio."""
 import math
+import mmap
 import re
 from collections.abc import Iterator
 from functools import lru_cache
@@ -37,7 +38,7 @@ def read_waveform(source: Sound, config: AudioConfig, place: float = 0.0) -> tor
         start, end = used_part(name, len(wave), rate, config, place)
         wave = wave[start:end].float()
         wave = wave if wave.ndim == 1 else wave.mean(dim=1)
-    if not (wave.abs() < 1e10).all():        # nor is NaN; the energy of 1e19 would overflow
+    if not (wave.abs() < 1e10).all():      # NaN fails too; the energy of 1e19 overflows
         raise InputError(f"{name}: holds NaN, infinity or huge samples; expected finite ones, of "
                          f"the order of 1: export it again")
     if len(wave) * 1000 < FRAME_LENGTH_MS * rate:
@@ -65,8 +66,6 @@ def decode(path: Path, config: AudioConfig, place: float) -> tuple[torch.Tensor,
                 position += len(piece)
             whole = (ogg_is_whole(path) if file.format == "OGG" else
                      not breaks_off(file.extra_info))
-    except InputError:
-        raise
     except (soundfile.LibsndfileError, TypeError, ValueError) as error:
         raise InputError(f"{path}: {str(error).rstrip('.')}; expected a WAV, FLAC or OGG "
                          f"file") from error
@@ -104,8 +103,9 @@ def mp3_states_length(path: Path, remarks: str) -> bool:
     remarks  libsndfile's, which have the bytes of the first frame
     raises   InputError where the bitrate varies, so that libsndfile would stop at a wrong guess
     """
-    content, start = path.read_bytes(), 0
-    if content.startswith(b"ID3"):                # a tag, whose size has 7 bits a byte
+    with open(path, "rb") as file:
+        content, start = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), 0
+    if content[:3] == b"ID3":                     # a tag, whose size has 7 bits a byte
         start = 10 + sum(byte << 7 * (3 - i) for i, byte in enumerate(content[6:10]))
     start = content.find(b"\xff", start)
     if re.search(b"Xing|Info|VBRI", content[start:start + 200]):

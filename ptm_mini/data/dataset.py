@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
-from functools import partial, reduce
+from functools import cached_property, partial, reduce
 from operator import or_
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,7 +35,7 @@ POOLED = 2000            # files from which on a pool of processes pays: its sta
 
 
 class Normalisation(NamedTuple):
-    """Mean and std of the training split's log-mel values."""
+    """Mean and std of the training split's log-mel values, or those that the settings fix."""
     mean: float
     std: float
 
@@ -43,7 +43,8 @@ class Normalisation(NamedTuple):
 class PreparedSet(Dataset):
     """A set opened for a Config: rows, K classes and, by row, labels, missing and groups [n].
 
-    Its items are (row, epoch, situation): the draws of their damage belong to all three.
+    Its items are (row, epoch, situation): epoch and the sample's id seed the draws, the situation
+    says what is damaged.
     """
 
     def __init__(self, folder: Path, config: Config, normalisation: Normalisation | None = None,
@@ -147,16 +148,14 @@ class Features:
         self.path = folder / f"{modality}-{digest}.npy"
         if not self.path.exists():
             write_features(self.path, [root / name for name in files], decode, workers)
-        self.array = np.load(self.path, mmap_mode="r")
+
+    @cached_property
+    def array(self) -> np.ndarray:
+        return np.load(self.path, mmap_mode="r")
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the array out: a DataLoader's worker, where it is started afresh, maps the file."""
         return {name: value for name, value in vars(self).items() if name != "array"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        if "path" in state:
-            self.array = np.load(self.path, mmap_mode="r")
 
     def __getitem__(self, sample: int) -> Tensor | None:
         """Copy a sample's features; None where the modality is missing."""

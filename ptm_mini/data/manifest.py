@@ -41,6 +41,8 @@ def read_csv(path: Path, required: Collection[str],
     for column in required:
         if column not in columns:
             raise InputError(f"{path}: no column {column!r}; expected {','.join(required)}")
+    if len(set(columns)) < len(columns):
+        raise InputError(f"{path}: two columns of one name; expected different names")
     known = [*required, *(optional or ())]
     for column in columns:
         if optional is not None and column not in known:
@@ -111,6 +113,4 @@ def check_row(place: str, row: Row, root: Path, classes: list[str]) -> None:
 
 def leads_out(name: str, root: Path) -> bool:
     """Whether a path is not below the folder `root`: absolute, by .. or through a link."""
-    path = Path(name)
-    return (path.is_absolute() or ".." in path.parts
-            or not (root / path).resolve().is_relative_to(root.resolve()))
+    return Path(name).is_absolute() or not (root / name).resolve().is_relative_to(root.resolve())

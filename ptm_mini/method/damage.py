@@ -36,15 +36,15 @@ def seeded_generator(seed: int, epoch: int, name: str) -> Generator:
 
 def weights_generator(seed: int, situation: Situation | None = None) -> torch.Generator:
     """Make the generator of the backbone's first weights, or of those trained for a situation."""
-    own = seed if situation is None else seed * len(Situation) + situation
-    return torch.Generator().manual_seed(own)
+    number = seed if situation is None else seed * len(Situation) + situation
+    return torch.Generator().manual_seed(number)
 
 
 class Sample(NamedTuple):
     """A sample, or a batch of them: then each part has a first dimension B, and `id` is a list."""
     audio: Tensor           # [T, M] float32, normalised; all 0 where missing
     image: Tensor           # [3, H, W] float32, normalised; all 0 where missing
-    situation: Tensor       # [] long, Situation: first from what is missing, then damaged too
+    situation: Tensor       # [] long, bits of Situation: what is missing or damaged
     label: Tensor           # [] long
     id: str
 
@@ -113,7 +113,7 @@ def draw_damage(sample: Sample, situation: Situation, damage: DamageConfig, seed
                 epoch: int) -> dict[str, tuple[str, Any]]:
     """Draw the damage of a sample that is put into a situation; a missing modality stays all 0.
 
-    Each kind is as likely, but "missing" never is in NOISY_BOTH.
+    All kinds are equally likely; in NOISY_BOTH nothing goes missing.
     returns  {"audio" or "image": (name of the kind, its draws)}
     """
     generator, drawn = seeded_generator(seed, epoch, sample.id), {}

@@ -59,7 +59,7 @@ class PromptedBackbone(nn.Module):
         return [self.backbone.head if s.head is None else s.head for s in self.sets]
 
     def forward(self, audio: Tensor, image: Tensor) -> Tensor:
-        """Answer with all sets side by side, the paper's concat, which needs no situation.
+        """Answer with all sets side by side, the paper's concat; a single set answers by itself.
 
         Tuned heads are averaged as probabilities. Returns logits [B, K].
         """

@@ -28,6 +28,7 @@ def test_a_wrong_cell_is_named(six: Path, cells: dict[str, str], message: str) -
     (lambda text: "", "manifest.csv: no column 'id'; expected id,audio,image,label,split,group"),
     (lambda text: text.replace("group", "group,grup", 1),
      "manifest.csv: no such column as 'grup'; did you mean group?"),
+    (lambda text: text.replace("group", "group,image", 1), "two columns of one name; expected"),
     (lambda text: text.replace("s2,", "s2,,"), "manifest.csv:4: expected 6 cells, as in line 1"),
     (lambda text: text.replace(",val,", ",train,"), "manifest.csv: no row of split 'val'"),
     (lambda text: text + 's9,0.wav,,a,train,"g', "expected comma-separated UTF-8 text")])

@@ -81,7 +81,7 @@ def real_run(copied: Path, tmp_path: Path) -> RealRun:
 def test_the_table_of_a_run_from_its_files(real_run: RealRun, copied: Path,
                                            missing_set: Path) -> None:
     evaluate_run(copied, "--data", missing_set)
-    results, rows = read_results(copied), read_manifest(missing_set)
+    results, rows = read_results(copied, f"-{missing_set.name}"), read_manifest(missing_set)
     samples = [(row, *real_run.read(missing_set, row["audio"], row["image"]))
                for row in rows if row["split"] == "test"]
     seed, compared = real_run.config["train.seed"], 0
