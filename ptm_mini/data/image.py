@@ -53,8 +53,8 @@ def decode(source: Path | Image.Image, size: int) -> Image.Image:
             image.verify()                                  # of PNG the checksums; closes the file
         with Image.open(source, formats=FORMATS) as image:
             image.draft(image.mode, (SPARE * size, SPARE * size))    # JPEG: at 1/2, 1/4 or 1/8
-            image.getexif()                                 # is kept apart from info, and taken
-            image.info.pop("exif", None)      # from there: Pillow can't write back every exif
+            image.getexif()                    # keeps its own copy, which exif_transpose reads;
+            image.info.pop("exif", None)       # info's goes: Pillow can't write back every exif
             image = ImageOps.exif_transpose(image)
     side = min(image.size)
     if side < 2:
