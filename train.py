@@ -181,14 +181,14 @@ def main(argv: list[str] | None = None) -> None:
 
 def compare_runs(runs: list[Run]) -> None:
     """Raise InputError where runs, one a seed, differ in more than that."""
-    first = runs[0]
+    def describe(run: Run) -> tuple:
+        return change(run.config, {"train.seed": 0}), set(run.methods), run.fingerprint, run.init
+
     for run in runs[1:]:
-        config = change(run.config, {"train.seed": first.config.train.seed})
-        if (config, set(run.methods), run.fingerprint) != (
-                first.config, set(first.methods), first.fingerprint):
+        if describe(run) != describe(runs[0]):
             raise InputError(f"{run.folder}: has other settings, methods or another set than "
-                             f"{first.folder}; expected the same: give all flags again, or remove "
-                             f"it")
+                             f"{runs[0].folder}; expected the same: give the flags of the first "
+                             f"seeds again")
 
 
 def plan_folders(args: argparse.Namespace, out: Path) -> dict[Path, int | None]:
