@@ -60,7 +60,8 @@ def fit(run: Run, name: str, model: nn.Module, data: PreparedSet, situations: Se
     """Train the parameters that have gradients, then keep the best epoch on the validation split.
 
     Each training sample is put into one of the situations, drawn anew each epoch: with a single
-    one this is the paper's case-wise training, with all four a mix.
+    one this is the paper's case-wise training, with all four a mix. With a fraction of the samples
+    some epochs are skipped in validation: it comes after about as many steps as with all of them.
 
     name         of the stage: "backbone", or a method and a case such as "prompt noisy_audio"
     answers      {name: function of a batch to logits [B, K]}, whose mean loss is trained
@@ -69,7 +70,8 @@ def fit(run: Run, name: str, model: nn.Module, data: PreparedSet, situations: Se
     method, _, case = name.partition(" ")
     settings = run.config.train
     stage = getattr(settings, "together" if case == "together" else method)
-    samples = TrainingSamples(data, situations, 1.0 if name == "backbone" else settings.fraction)
+    share = 1.0 if name == "backbone" else settings.fraction
+    samples, validate_every = TrainingSamples(data, situations, share), round(1 / share)
     split, device = EvalSplit((data,), "val"), data.device
     parameters = trainable(model.to(device))        # no dropout: train and eval mode are alike
     steps = math.ceil(len(samples) / stage.batch_size) * stage.epochs
@@ -105,6 +107,8 @@ def fit(run: Run, name: str, model: nn.Module, data: PreparedSet, situations: Se
             optimizer.step()
             scheduler.step()
             total += loss.detach() * len(batch.id)
+        if epoch % validate_every and epoch < stage.epochs:
+            continue
         mean_loss, seconds = float(total) / len(samples), time.monotonic() - start
         scores = [score for s in situations for score in score_split(answer, split, s).values()]
         accuracy = fmean(score.accuracy for score in scores)

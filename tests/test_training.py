@@ -100,6 +100,16 @@ def test_another_seed_starts_from_other_weights(few_set: Path, tmp_path: Path) -
     assert not same_weights(tmp_path / "seed-0", tmp_path / "seed-1", "backbone")
 
 
+def test_a_fraction_is_validated_as_often_as_the_whole(few_set: Path, tmp_path: Path) -> None:
+    """After every third epoch of a third of the samples, and after the last."""
+    train_only("--data", few_set, "--out", tmp_path, "--method", "full_mixed", "--epochs", 5,
+               "--fraction", 0.33, *FLAGS)
+    epochs = {"backbone": [], "full_mixed": []}
+    for line in read_run(tmp_path).read_log():
+        epochs[line["stage"]].append(line["epoch"])
+    assert epochs == {"backbone": [1, 2, 3, 4, 5], "full_mixed": [3, 5]}
+
+
 @pytest.mark.parametrize("flags, same_backbone", [(["--fraction", 0.3], True), (["--bf16"], False)])
 def test_a_fraction_leaves_the_backbone_whole_and_bfloat16_changes_all(
         small_set: Path, run_folder: Path, tmp_path: Path, flags: list[object],
