@@ -36,10 +36,9 @@ def read_mnist(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     partners = [path.with_name(path.name.replace("images", "labels").replace("idx3", "idx1"))
                 for path in paths.values()]
     images, labels = ([read_idx(path) for path in files] for files in (paths.values(), partners))
-    for path, some, their in zip(partners, images, labels):
-        if len(some) != len(their):
-            raise InputError(f"{path}: {len(their)} labels for {len(some)} images; expected as "
-                             f"many")
+    for path, *counts in zip(partners, map(len, labels), map(len, images)):
+        if counts[0] != counts[1]:
+            raise InputError(f"{path}: {counts[0]} labels for {counts[1]} images; expected as many")
     return np.concatenate(images), np.concatenate(labels)
 
 

@@ -39,7 +39,7 @@ def make_parser(description: str, out: str, seed_of: str) -> argparse.ArgumentPa
 
 
 def whole_number(text: str) -> int:
-    """Raises ValueError, which argparse turns into a line that names the flag."""
+    """Read an integer of 0 or more; of a ValueError argparse makes a line that names the flag."""
     if not text.isdecimal():
         raise ValueError(text)
     return int(text)
@@ -137,8 +137,8 @@ def new_folder(path: Path) -> Iterator[Path]:
         temporary.rename(path)
         logger.info("made %s", path)
     except OSError as error:
-        raise InputError(f"{path}: can't be written ({error}); expected a place "
-                         f"that can be, with room for it") from error
+        raise InputError(f"{path}: can't be written ({error}); expected a place that can be, "
+                         f"with room for it") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

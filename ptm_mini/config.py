@@ -1,4 +1,5 @@
 """Every setting with its default and its meaning, the two presets, and the four situations."""
+import sys
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from enum import IntEnum
@@ -7,6 +8,7 @@ from typing import Any
 from ptm_mini.errors import InputError, nearest
 
 FRAME_LENGTH_MS, FRAME_SHIFT_MS = 25, 10          # Kaldi's analysis window and hop
+LARGEST = sys.float_info.max                      # what is not bounded is finite
 FUSION_KINDS = ("cross", "audio_to_image", "image_to_audio", "none")
 
 
@@ -23,7 +25,7 @@ class Situation(IntEnum):
         return self.name.lower()
 
 
-def setting(default: Any, help: str, least: float = 0, most: float = 1e308) -> Any:
+def setting(default: Any, help: str, least: float = 0, most: float = LARGEST) -> Any:
     """A dataclass field: its default, its meaning for `train.py --settings`, its range."""
     return field(default=default, metadata={"help": help, "range": (least, most)})
 
@@ -177,7 +179,7 @@ class Config:
         for key, value, item in leaves(self):
             least, most = item.metadata["range"]
             if not isinstance(value, str) and not least <= value <= most:
-                upper = "or more, and finite" if most == 1e308 else f"to {most:g}"
+                upper = "or more, and finite" if most == LARGEST else f"to {most:g}"
                 raise InputError(f"setting {key}={value}: expected {least} {upper}")
         frames = max(1, round(audio.frames / model.audio_patch)) * model.audio_patch
         window, hop = audio.window_and_hop

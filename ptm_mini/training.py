@@ -61,7 +61,7 @@ def fit(run: Run, name: str, model: nn.Module, data: PreparedSet, situations: Se
 
     Each training sample is put into one of the situations, drawn anew each epoch: with a single
     one this is the paper's case-wise training, with all four a mix. With a fraction of the samples
-    some epochs are skipped in validation: it comes after about as many steps as with all of them.
+    the validation comes every few epochs, after about as many steps as with all samples.
 
     name         of the stage: "backbone", or a method and a case such as "prompt noisy_audio"
     answers      {name: function of a batch to logits [B, K]}, whose mean loss is trained

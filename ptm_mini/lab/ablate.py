@@ -59,7 +59,7 @@ def level(config: Config) -> list[Variant]:
     places = {"input": (deep, False, False), "attention": (0, True, False),
               "both": (deep, True, False), "both and joint": (deep, True, True)}
     if not config.model.fusion_blocks:
-        del places["attention"]
+        del places["attention"]                  # without them it would train the head or nothing
     keys = "prompts.input_depth", "prompts.attention", "prompts.joint", "prompts.tune_head"
     return [Variant(place + suffix, "prompt", dict(zip(keys, (*values, tuned))), "both, head")
             for suffix, tuned in HEADS.items() for place, values in places.items()]
@@ -87,7 +87,7 @@ def fusion(config: Config) -> list[Variant]:
 
 
 def budget(config: Config) -> list[Variant]:
-    """prompts, LoRA and Adapter with as many parameters as the run's prompts have, and its LoRA"""
+    """prompts, LoRA and Adapter with as many parameters as the run's prompts, and as its LoRA"""
     variants = []
     for owner in "prompt", "lora":
         parameters = count_parameters(config, owner, flatten(config)[SIZES[owner]])

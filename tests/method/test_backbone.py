@@ -3,7 +3,7 @@ import math
 
 import pytest
 import torch
-from helpers import CLASSES, CONFIG, shake
+from helpers import CLASSES, CONFIG
 from torch import Tensor
 
 from ptm_mini.config import FUSION_KINDS, Config, override
