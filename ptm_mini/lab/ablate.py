@@ -35,8 +35,9 @@ from ptm_mini.training import (METHODS, cases_of, fit_router, load_models, priva
 logger = logging.getLogger(__name__)
 LENGTHS, VIEWS = (1, 4, 8, 32), (0, 1, 2, 4)
 SHARES, FEW = (0.03, 0.1, 0.3, 1.0), 0.1               # of the training data
-RATES_FOR_FEW = {"adapter": 3e-3, "scale_shift": 1e-2, "full_mixed": 3e-4}   # better up to FEW
+RATES_FOR_FEW = {"full_mixed": 3e-4}                   # better up to FEW
 LEARNERS = [method for method in METHODS if method != "full_per_situation"]    # takes the longest
+CURVE = "prompt", "head", "lora", "full_mixed"         # each kind once: the others are like LoRA
 SIZES = {"prompt": "prompts.length", "lora": "lora.rank", "adapter": "adapter.bottleneck"}
 HEADS = {"": False, ", head": True}                          # part of a label: tune_head
 ALONE = {"train.together.epochs": 0, "router.passes": 1}     # case by case, as in the paper
@@ -54,13 +55,12 @@ class Variant(NamedTuple):
 
 
 def level(config: Config) -> list[Variant]:
-    """where prompts join: encoders, fusion, both, joint blocks too; with and without a head"""
+    """where prompts join: encoders, fusion, both; with and without a head"""
     deep = config.prompts.input_depth or config.model.depth
-    places = {"input": (deep, False, False), "attention": (0, True, False),
-              "both": (deep, True, False), "both and joint": (deep, True, True)}
+    places = {"input": (deep, False), "attention": (0, True), "both": (deep, True)}
     if not config.model.fusion_blocks:
         del places["attention"]                  # without them it would train the head or nothing
-    keys = "prompts.input_depth", "prompts.attention", "prompts.joint", "prompts.tune_head"
+    keys = "prompts.input_depth", "prompts.attention", "prompts.tune_head"
     return [Variant(place + suffix, "prompt", dict(zip(keys, (*values, tuned))), "both, head")
             for suffix, tuned in HEADS.items() for place, values in places.items()]
 
@@ -117,10 +117,10 @@ def take_share(config: Config, method: str, share: float) -> dict[str, Any]:
 
 
 def fraction(config: Config) -> list[Variant]:
-    """all but full_per_situation on less data, in more epochs; and the paper's 30% for 5 epochs"""
+    """four methods on less data, in more epochs; six in the paper's 5 epochs on 30%"""
     variants = []
     for method in LEARNERS:
-        for share in SHARES:
+        for share in SHARES if method in CURVE else ():
             changes = take_share(config, method, share)
             if share <= FEW and method in RATES_FOR_FEW:
                 changes[f"train.{method}.learning_rate"] = RATES_FOR_FEW[method]
@@ -133,12 +133,12 @@ def fraction(config: Config) -> list[Variant]:
 
 
 def learning_rate(config: Config) -> list[Variant]:
-    """all but full_per_situation at three rates, on all data and a tenth of it"""
+    """six methods at three rates on all data, four of them on a tenth of it"""
     variants = []
     for method in LEARNERS:
         key = f"train.{method}.learning_rate"
         current = flatten(config)[key]
-        for share in (FEW, 1.0):
+        for share in (FEW, 1.0) if method in CURVE else (1.0,):
             line = f"{method}, {share:.0%}"
             for rate in (float(f"{current / 3:.1g}"), current, float(f"{current * 3:.1g}")):
                 changes = {**take_share(config, method, share), key: rate}

@@ -62,7 +62,7 @@ def test_what_is_varied() -> None:
     assert {variant.reference for variant in ablate.length(config)} == {"P = 5"}
     assert [variant.x for variant in ablate.depth(config)] == [0, 1, 2, 4]
     rates = [variant.x for variant in ablate.learning_rate(config) if variant.method == "lora"]
-    assert rates == 2 * [0.004, 0.0123, 0.04]
+    assert rates == 2 * [0.004, 0.0123, 0.04]                # on all data, and on a tenth
     budget = {variant.label: variant.reference for variant in ablate.budget(PRESETS["tiny"])}
     assert budget == {
         "prompts.length = 8": "prompts.length = 8", "lora.rank = 1": "prompts.length = 8",
@@ -70,8 +70,10 @@ def test_what_is_varied() -> None:
         "prompts.length = 26": "prompts.length = 26", "lora.rank = 4": "prompts.length = 26",
         "adapter.bottleneck = 5": "prompts.length = 26"}
     few = {variant.label: variant.changes for variant in ablate.fraction(config)}
-    assert few["adapter, 10%"] == {"train.fraction": 0.1, "train.adapter.epochs": 50,
-                                   "train.adapter.learning_rate": 3e-3}
+    assert few["full_mixed, 10%"] == {"train.fraction": 0.1, "train.full_mixed.epochs": 160,
+                                      "train.full_mixed.learning_rate": 3e-4}
+    assert few["full_mixed, 30%"] == {"train.fraction": 0.3, "train.full_mixed.epochs": 48}
+    assert "adapter, 10%" not in few
     assert few["adapter, 30%, 5 epochs"] == {"train.fraction": 0.3, "train.adapter.epochs": 5}
 
 
