@@ -72,9 +72,10 @@ def main(argv: list[str] | None = None) -> None:
             f"{severity:g}": StressedSet(run.split.data, severity, strong)
             for severity in SEVERITIES}) for run in runs]
         content[f"{situation.label}, severity"] = tables
-        panels[situation.label] = {
+        panels[situation.label] = {                        # of the tables' rows: few enough to read
             row: [(float(severity), [table[row][severity] for table in tables])
-                  for severity in columns] for row, columns in tables[0].items()}
+                  for severity in columns] for row, columns in tables[0].items()
+            if not row.endswith(("routed", "lowest_entropy"))}
     for modality, situation in zip(("audio", "image"), NOISY):
         kinds = [kind for kind in KINDS if kind.startswith((modality, "missing"))]
         content[f"{modality}, one kind alone"] = [
