@@ -14,21 +14,22 @@ from collections import defaultdict
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 
 from ptm_mini import plots
-from ptm_mini.checkpoint import Run, read_run, trainable
+from ptm_mini.checkpoint import Run, load_tensors, read_run, trainable
 from ptm_mini.config import FUSION_KINDS, Config, Situation, change, flatten
 from ptm_mini.errors import InputError, run as run_command
-from ptm_mini.evaluation import Score, Table, evaluate, paired_differences
+from ptm_mini.evaluation import (EvalSplit, Score, Table, average, paired_differences,
+                                 score_split)
 from ptm_mini.files import locked
 from ptm_mini.lab.lines import Panel, lines
 from ptm_mini.lab.token_cache import BackboneTail, CachedSet
 from ptm_mini.method.backbone import Backbone
-from ptm_mini.report import (OpenRun, add_run_arguments, all_tables, format_table, open_runs,
-                             write)
+from ptm_mini.report import OpenRun, add_run_arguments, format_table, open_runs, write
 from ptm_mini.training import (METHODS, cases_of, fit_router, load_models, private_settings,
                                train_backbone, train_cases, train_together)
 
@@ -198,25 +199,29 @@ def train_variant(opened: OpenRun, variant: Variant) -> Run:
 
 
 def score_variants(opened: OpenRun, variants: Sequence[Variant],
-                   split: str) -> tuple[Table, dict[Situation, dict[str, Score]]]:
-    """Train and score one seed's variants; a backbone of their own has a row of its own."""
+                   split: EvalSplit) -> tuple[Table, dict[Situation, dict[str, Score]]]:
+    """Train one seed's variants and score them; a backbone of their own has a row of its own."""
     table: Table = {}
     scores: dict[Situation, dict[str, Score]] = defaultdict(dict)
     for variant in variants:
-        run = train_variant(opened, variant)
-        models = load_models(run, opened.split.data.device, [variant.method])
-        results = evaluate(models, opened.split._replace(split=split))
-        tables = all_tables(OpenRun(run, models, opened.split), results)
-        for row, accuracies in tables["accuracy"].items():
-            if row not in ("backbone", variant.method, f"{variant.method} oracle"):
+        run, method = train_variant(opened, variant), variant.method
+        models = load_models(run, split.data.device, [method])
+        owner = f"{variant.label}, " if run.trained_on != opened.run.trained_on else ""
+        rows = ((f"{owner}backbone", "backbone", models.backbone),
+                (variant.label, next(iter(cases_of(method))), models.methods[method]))
+        for label, stage, model in rows:
+            if label in table:                                   # the backbone of all variants
                 continue
-            label = variant.label
-            if row == "backbone":
-                own = run.trained_on != opened.run.trained_on
-                label = f"{label}, backbone" if own else row
-            table[label] = {**accuracies, "parameters": tables["detail"][row]["parameters"]}
-            for situation, rows in results.scores.items():
-                scores[situation][label] = rows[row]
+            weights = load_tensors(run.path(stage))["weights"].values()
+            for situation in split.situations():
+                answer = model if isinstance(model, Backbone) else partial(model.answer,
+                                                                           case=situation)
+                scores[situation] |= score_split(
+                    lambda batch: {label: answer(batch.audio, batch.image)}, split, situation)
+            table[label] = {
+                **{situation.label: own[label].accuracy for situation, own in scores.items()},
+                "average": average(scores, label),
+                "parameters": sum(weight.numel() for weight in weights)}
     return table, scores
 
 
@@ -250,7 +255,8 @@ def main(argv: list[str] | None = None) -> None:
         if seed.split.data.fingerprint() != seed.run.fingerprint:
             raise InputError(f"--data {args.data}: differs from the set that {seed.run.folder} was "
                              f"trained on; expected the same rows and files")
-    tables, scores = zip(*(score_variants(seed, variants, split) for seed in opened))
+    tables, scores = zip(*(score_variants(seed, variants, seed.split._replace(split=split))
+                           for seed in opened))
     differences: Table = {}
     for label, reference in ((variant.label, variant.reference) for variant in variants):
         if label != reference:

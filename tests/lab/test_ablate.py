@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import (CONFIG, FLAGS, break_off, files_of, open_run, read_results, refusal,
-                     train_only)
+from helpers import (CONFIG, FLAGS, break_off, evaluate_run, files_of, open_run, read_results,
+                     refusal, train_only)
 
 from ptm_mini.checkpoint import load_tensors, read_run
 from ptm_mini.config import PRESETS, Situation, change
@@ -112,6 +112,14 @@ def test_a_variant_that_differs_in_nothing_has_the_runs_own_files(run: Path) -> 
     assert same.path("head complete").samefile(run / "head-complete.pt")
     few = train_variant(open_run(run), Variant("few", "head", {"train.fraction": 0.5}, "all"))
     assert not few.path("head complete").samefile(run / "head-complete.pt")
+
+
+def test_a_variant_has_the_scores_of_an_evaluation(run: Path) -> None:
+    evaluate_run(run)
+    opened, expected = open_run(run), read_results(run)["accuracy"]
+    table, _ = ablate.score_variants(opened, [Variant("all", "head", {}, "all")], opened.split)
+    for label, row in ("backbone", "backbone"), ("all", "head oracle"):
+        assert expected[row].items() <= table[label].items()
 
 
 @pytest.mark.parametrize("method, views", [("lora", 0), ("head", 1)])
