@@ -34,7 +34,7 @@ from ptm_mini.training import (METHODS, cases_of, fit_router, load_models, priva
                                train_backbone, train_cases, train_together)
 
 logger = logging.getLogger(__name__)
-LENGTHS, VIEWS = (1, 4, 8, 32), (0, 1, 2, 4)
+LENGTHS, VIEWS = (1, 8, 32), (0, 1, 2, 4)
 SHARES, FEW = (0.03, 0.1, 0.3, 1.0), 0.1               # of the training data
 RATES_FOR_FEW = {"full_mixed": 3e-4}                   # better up to FEW
 LEARNERS = [method for method in METHODS if method != "full_per_situation"]    # takes the longest
