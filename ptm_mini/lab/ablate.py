@@ -38,7 +38,7 @@ LENGTHS, VIEWS = (1, 8, 32), (0, 1, 2, 4)
 SHARES, FEW = (0.03, 0.1, 0.3, 1.0), 0.1               # of the training data
 RATES_FOR_FEW = {"full_mixed": 3e-4}                   # better up to FEW
 LEARNERS = [method for method in METHODS if method != "full_per_situation"]    # takes the longest
-CURVE = "prompt", "head", "lora", "full_mixed"         # each kind once: the others are like LoRA
+CURVE = "prompt", "head", "lora", "full_mixed"         # one of each kind: all would take hours more
 SIZES = {"prompt": "prompts.length", "lora": "lora.rank", "adapter": "adapter.bottleneck"}
 HEADS = {"": False, ", head": True}                          # part of a label: tune_head
 ALONE = {"train.together.epochs": 0, "router.passes": 1}     # case by case, as in the paper
