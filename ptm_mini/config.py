@@ -89,7 +89,7 @@ class PromptConfig:
     input_depth: int = setting(4, "encoder blocks with fresh prompts: 1 shallow, depth deep")
     attention: bool = setting(True, "prompts in the fusion blocks' keys and values")
     joint: bool = setting(False, "prompts in the joint blocks too, which the paper does not have")
-    tune_head: bool = setting(True, "each set trains a copy of the head, as the paper's code does")
+    tune_head: bool = setting(True, "each set trains a copy of the head")
     initial_std: float = setting(0.02, "std of the fresh prompts, which are normal")
 
 
