@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from ptm_mini.config import DAMAGES
-from ptm_mini.errors import InputError, run as run_command
+from ptm_mini.errors import InputError, new_parser, run as run_command
 from ptm_mini.evaluation import STRATEGIES
 from ptm_mini.files import refuse_existing, write_file
 from ptm_mini.predict import Predictor, draw, explain, predict_csv
@@ -26,8 +26,7 @@ from ptm_mini.training import METHODS
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     strategies = "\n".join(f"  {name:<16} {text}" for name, text in STRATEGIES.items())
-    parser = argparse.ArgumentParser(description=__doc__, epilog=f"strategies:\n{strategies}",
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser(__doc__, f"strategies:\n{strategies}")
     add = parser.add_argument
     add_run_arguments(parser)
     add("--method", nargs="+", choices=METHODS, metavar="METHOD", help="default: all trained ones")

@@ -22,7 +22,7 @@ from ptm_mini.checkpoint import Run, read_run, run_folders
 from ptm_mini.config import DAMAGES, PRESETS, Config, Situation, change, flatten, leaves, override
 from ptm_mini.data.dataset import PreparedSet, log_notes
 from ptm_mini.data.manifest import read_classes
-from ptm_mini.errors import InputError, run as run_command
+from ptm_mini.errors import InputError, new_parser, run as run_command
 from ptm_mini.evaluation import EvalSplit
 from ptm_mini.files import locked
 from ptm_mini.report import OpenRun, report
@@ -35,8 +35,7 @@ TOY = Path("sets/toy")
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     methods = "\n".join(f"  {name:<20} {build.__doc__}" for name, build in METHODS.items())
-    parser = argparse.ArgumentParser(description=__doc__, epilog=f"methods:\n{methods}",
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser(__doc__, f"methods:\n{methods}")
     add = parser.add_argument
     add("--method", nargs="+", choices=[*METHODS, "all"], metavar="METHOD",
         help="what to train on the backbone, see below; default: prompt")
@@ -202,7 +201,7 @@ def plan_folders(args: argparse.Namespace, out: Path) -> dict[Path, int | None]:
         raise InputError(f"--seeds {args.seeds}: {out} is one run; expected another folder")
     if args.seeds > 1 and any(text.startswith("train.seed=") for text in args.set):
         raise InputError("--set train.seed: would be every run's; expected --seed with --seeds")
-    if not existing and out.is_dir() and {path.name for path in out.iterdir()} - {"lock"}:
+    if not existing and any(path.is_file() and path.name != "lock" for path in out.rglob("*")):
         raise InputError(f"--out {out}: exists already and holds no run; expected a new name")
     if args.seeds > 1:
         first = args.seed or 0

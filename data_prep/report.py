@@ -55,7 +55,7 @@ def describe(files: list[Facts], setting: str, step: float, offset: float) -> di
     return {"files": len(files),
             "kinds": dict(Counter(file.kind for file in files).most_common(MOST)),
             "least, median, most": [round(f(extents), 3) for f in (min, median, max)],
-            f"takes {COVERED:.0%} whole": f"--set {setting}={least:g}"}
+            f"takes {COVERED:.0%} whole": f"--set {setting}={least:.9g}"}
 
 
 def count_leaks(rows: list[Row]) -> int:

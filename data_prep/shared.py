@@ -21,7 +21,7 @@ from ptm_mini.config import AudioConfig
 from ptm_mini.data.audio import measure_seconds, read_waveform
 from ptm_mini.data.image import FORMATS, read_image
 from ptm_mini.data.manifest import SPLITS, Row, leads_out
-from ptm_mini.errors import InputError, nearest
+from ptm_mini.errors import InputError, nearest, new_parser
 from ptm_mini.files import refuse_existing
 
 logger = logging.getLogger(__name__)
@@ -31,8 +31,7 @@ VALIDATION = (7 / 8, 1 / 8)        # of train and val, where a layout's own spli
 
 def make_parser(description: str, out: str, seed_of: str) -> argparse.ArgumentParser:
     """Make a parser with the flags of every script."""
-    parser = argparse.ArgumentParser(description=description,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser(description)
     parser.add_argument("--out", type=Path, default=Path(out), help=f"new folder; default: {out}")
     parser.add_argument("--seed", type=whole_number, default=0, help=f"of {seed_of}; default: 0")
     return parser

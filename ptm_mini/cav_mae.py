@@ -4,7 +4,6 @@ python -m ptm_mini.cav_mae RUN out.pth       write a run's backbone as CAV-MAE's
 
 Besides the norms of both modalities together, which are ours, a file has norms of each one alone.
 """
-import argparse
 import logging
 import math
 import re
@@ -18,7 +17,7 @@ from torch.nn import functional as F
 
 from ptm_mini.checkpoint import Run, load_tensors, read_run, restore
 from ptm_mini.config import Config
-from ptm_mini.errors import InputError, run as run_command
+from ptm_mini.errors import InputError, new_parser, run as run_command
 from ptm_mini.files import refuse_existing, save_tensors
 from ptm_mini.method.backbone import Backbone
 
@@ -165,8 +164,7 @@ def to_official(backbone: Backbone, config: Config, norms: dict[str, Tensor]) ->
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser(__doc__)
     parser.add_argument("run", type=Path, help="run folder that train.py made")
     parser.add_argument("out", type=Path, help="the new checkpoint")
     args = parser.parse_args(argv)

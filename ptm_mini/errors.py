@@ -1,4 +1,5 @@
 """What a user can cause: errors of one line, and the exit status that a command ends with."""
+import argparse
 import difflib
 import logging
 import sys
@@ -11,6 +12,12 @@ class InputError(Exception):
 
 class NonFiniteLoss(RuntimeError):
     """A loss became infinite or not a number."""
+
+
+def new_parser(description: str, epilog: str | None = None) -> argparse.ArgumentParser:
+    """Make a parser whose help has the lines of both texts as they are."""
+    return argparse.ArgumentParser(description=description, epilog=epilog,
+                                   formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
 def run(main: Callable[[], None]) -> None:

@@ -96,7 +96,7 @@ def fit(run: Run, name: str, model: nn.Module, data: PreparedSet, situations: Se
         logger.info("%s: resumes at epoch %d", name, first)
     for epoch in range(first, stage.epochs + 1):
         start, total = time.monotonic(), torch.zeros((), dtype=torch.double, device=device)
-        for batch in samples.loader(stage.batch_size, epoch, order=name):
+        for batch in data.loader(samples.items(epoch, order=name), stage.batch_size):
             batch = batch.to(device)
             losses = [F.cross_entropy(logits.float(), batch.label,
                                       label_smoothing=settings.label_smoothing)
@@ -208,7 +208,7 @@ def fit_router(run: Run, backbone: Backbone, data: PreparedSet) -> None:
 
     def batches() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         for epoch in range(1, run.config.router.passes + 1):
-            for batch in samples.loader(run.config.train.prompt.batch_size, epoch):
+            for batch in data.loader(samples.items(epoch), run.config.train.prompt.batch_size):
                 batch = batch.to(data.device)
                 yield *backbone.encode(batch.audio, batch.image), batch.situation
 

@@ -70,6 +70,8 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(
 
 def test_several_seeds_resume_together(few_set: Path, tmp_path: Path,
                                        monkeypatch: MonkeyPatch) -> None:
+    (tmp_path / "runs" / "seed-0").mkdir(parents=True)
+    (tmp_path / "runs" / "seed-0" / "lock").touch()            # killed before config.json
     break_off(monkeypatch, 3)                                  # the second seed's backbone
     with pytest.raises(KeyboardInterrupt):
         train_only("--out", tmp_path / "runs", "--data", few_set, "--seeds", 2, "--method",

@@ -219,7 +219,7 @@ def log_notes(data: PreparedSet) -> None:
         logger.warning("note: no training sample of %s", ", ".join(lacking))
     limit, names = data.config.audio.seconds, sorted({row.audio for row in data.rows} - {""})
     seconds = [measure_seconds(data.root / name) for name in names[::1 + len(names) // 200]]
-    if names and sum(s > limit for s in seconds) > len(seconds) / 2:
+    if sum(s > limit for s in seconds) > len(seconds) / 2:
         logger.warning("note: most sounds are longer than the %g s that are used of each; --set "
                        "audio.seconds=... takes more: data_prep's report says how much", limit)
 
@@ -275,10 +275,6 @@ class TrainingSamples:
                 situation = self.situations[generator.integers(len(self.situations))]
             items.append((row, epoch, situation))
         return items
-
-    def loader(self, batch_size: int, epoch: int, order: str | None = None) -> DataLoader:
-        """Make an epoch's batches."""
-        return self.data.loader(self.items(epoch, order), batch_size)
 
 
 def take_fraction(rows: Tensor, labels: Tensor, share: float, seed: int) -> Tensor:

@@ -7,7 +7,6 @@ Variants are runs of their own in RUN/variants. Each situation is trained by its
 answered with the prompts of its true situation: on the validation split for learning_rate, else on
 the test split.
 """
-import argparse
 import logging
 import os
 from collections import defaultdict
@@ -22,7 +21,7 @@ import torch
 from ptm_mini import plots
 from ptm_mini.checkpoint import Run, load_tensors, read_run, trainable
 from ptm_mini.config import FUSION_KINDS, Config, Situation, change, flatten
-from ptm_mini.errors import InputError, run as run_command
+from ptm_mini.errors import InputError, new_parser, run as run_command
 from ptm_mini.evaluation import (EvalSplit, Score, Table, average, paired_differences,
                                  score_split)
 from ptm_mini.files import locked
@@ -36,7 +35,7 @@ from ptm_mini.training import (METHODS, cases_of, fit_router, load_models, priva
 logger = logging.getLogger(__name__)
 LENGTHS, VIEWS = (1, 8, 32), (0, 1, 2, 4)
 SHARES, FEW = (0.03, 0.1, 0.3, 1.0), 0.1               # of the training data
-RATES_FOR_FEW = {"full_mixed": 3e-4}                   # better up to FEW
+RATE_FOR_FEW = 3e-4                                    # of full_mixed, better up to FEW
 LEARNERS = [method for method in METHODS if method != "full_per_situation"]    # takes the longest
 CURVE = "prompt", "head", "lora", "full_mixed"         # one of each kind; the rest: least share
 SIZES = {"prompt": "prompts.length", "lora": "lora.rank", "adapter": "adapter.bottleneck"}
@@ -123,8 +122,8 @@ def fraction(config: Config) -> list[Variant]:
     for method in LEARNERS:
         for share in SHARES if method in CURVE else SHARES[:1]:
             changes = take_share(config, method, share)
-            if share <= FEW and method in RATES_FOR_FEW:
-                changes[f"train.{method}.learning_rate"] = RATES_FOR_FEW[method]
+            if share <= FEW and method == "full_mixed":
+                changes["train.full_mixed.learning_rate"] = RATE_FOR_FEW
             variants.append(Variant(f"{method}, {share:.0%}", method, changes,
                                     f"prompt, {share:.0%}", method, share))
         changes = {"train.fraction": 0.3, f"train.{method}.epochs": 5}
@@ -241,8 +240,7 @@ def draw(kind: str, variants: Sequence[Variant], tables: Sequence[Table], title:
 
 def main(argv: list[str] | None = None) -> None:
     kinds = "\n".join(f"  {kind:<14} {function.__doc__}" for kind, function in ABLATIONS.items())
-    parser = argparse.ArgumentParser(description=__doc__, epilog=f"kinds:\n{kinds}",
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser(__doc__, f"kinds:\n{kinds}")
     add_run_arguments(parser)
     parser.add_argument("kind", choices=ABLATIONS, metavar="KIND", help="what is varied, see below")
     parser.add_argument("--draws", type=int, default=1, metavar="N",

@@ -4,7 +4,6 @@ python -m ptm_mini.lab.attention runs/toy-1         prints the prompts' shares, 
 
 Each sample has its situation's prompts. Shares are means over fusion blocks, heads and queries.
 """
-import argparse
 from collections.abc import Sequence
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from ptm_mini import plots
 from ptm_mini.config import Situation
-from ptm_mini.errors import InputError, run as run_command
+from ptm_mini.errors import InputError, new_parser, run as run_command
 from ptm_mini.evaluation import BATCH_SIZE, Table
 from ptm_mini.lab.hooks import record
 from ptm_mini.method.damage import Sample
@@ -93,8 +92,7 @@ def draw(run: OpenRun, samples: Sequence[int]) -> bytes:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser(__doc__)
     add_run_arguments(parser)
     args = parser.parse_args(argv)
     runs = open_runs(args, ["prompt"])

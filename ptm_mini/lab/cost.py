@@ -12,7 +12,6 @@ the same data, paper where all others train on 30% of it. Rows named "cached" st
 
 Answers: ms for a batch of each size.
 """
-import argparse
 import statistics
 import time
 from collections.abc import Callable
@@ -26,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ptm_mini.checkpoint import trainable
 from ptm_mini.config import PRESETS, Config, Situation, override
-from ptm_mini.errors import InputError, run as run_command
+from ptm_mini.errors import InputError, new_parser, run as run_command
 from ptm_mini.lab.token_cache import BackboneTail
 from ptm_mini.method.backbone import Backbone, freeze, initialise
 from ptm_mini.method.prompts import PromptedBackbone, PromptSet
@@ -158,8 +157,7 @@ def build_answers(config: Config, backbone: Backbone,
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser(__doc__)
     add = parser.add_argument
     add("--preset", choices=PRESETS, default="tiny", help="sizes of the model; default: tiny")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="any other setting")

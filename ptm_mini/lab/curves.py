@@ -2,13 +2,12 @@
 
 python -m ptm_mini.lab.curves runs/toy-1            draws curves.png
 """
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ptm_mini.checkpoint import read_run, run_folders
-from ptm_mini.errors import InputError, run as run_command
+from ptm_mini.errors import InputError, new_parser, run as run_command
 from ptm_mini.lab.lines import Panel, lines
 from ptm_mini.report import write
 
@@ -34,8 +33,7 @@ def collect_curves(logs: Sequence[list[dict[str, Any]]]) -> list[dict[str, Panel
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser(__doc__)
     parser.add_argument("run", type=Path, help="run folder, or the folder of several seeds")
     args = parser.parse_args(argv)
     logs = [read_run(folder).read_log() for folder in run_folders(args.run) or [args.run]]

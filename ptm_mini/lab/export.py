@@ -9,7 +9,6 @@ audio [B, T, M] and image [B, 3, H, W] are normalised, as Predictor.prepare give
 modality is all 0. Class names and the audio's normalisation are in toy.json, the rest in
 docs/porting.md.
 """
-import argparse
 from pathlib import Path
 
 import torch
@@ -17,43 +16,30 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from ptm_mini.checkpoint import Run, read_run
-from ptm_mini.errors import run as run_command
-from ptm_mini.evaluation import Models
-from ptm_mini.files import whole_file
-from ptm_mini.lab.weights import require_new, write_settings
-from ptm_mini.method.router import pick_situations
+from ptm_mini.errors import new_parser, run as run_command
+from ptm_mini.files import whole_file, write_file
+from ptm_mini.lab.weights import require_new
+from ptm_mini.method.prompts import PromptedBackbone
+from ptm_mini.method.router import Router, pick_situations
 from ptm_mini.training import load_models
 
 EXAMPLES = 2                 # samples that are traced; with 1 the batch size would be fixed
 
 
-class Concat(nn.Module):
-    """All prompt sets side by side."""
+class Exported(nn.Module):
+    """The prompts of the situations that the router picks; without one all sets side by side."""
 
-    def __init__(self, models: Models):
+    def __init__(self, model: PromptedBackbone, router: Router | None):
         super().__init__()
-        self.model = models.methods["prompt"]
+        self.model, self.router = model, router
 
     def forward(self, audio: Tensor, image: Tensor) -> Tensor:
         """audio [B, T, M], image [B, 3, H, W], normalised; returns probabilities [B, K]"""
-        return self.model(audio, image).softmax(dim=1)
-
-
-class Routed(nn.Module):
-    """The prompts of the situations that the router picks."""
-
-    def __init__(self, models: Models):
-        super().__init__()
-        self.model, self.router = models.methods["prompt"], models.router
-
-    def forward(self, audio: Tensor, image: Tensor) -> Tensor:
-        """As of Concat."""
+        if self.router is None:
+            return self.model(audio, image).softmax(dim=1)
         logits = self.router(*self.model.backbone.encode(audio, image))
         situations = pick_situations(logits, audio, image)
         return self.model.answer_each(audio, image, situations).softmax(dim=1)
-
-
-STRATEGIES = {"routed": Routed, "concat": Concat}
 
 
 @torch.no_grad()
@@ -63,17 +49,17 @@ def export(run: Run, strategy: str) -> ExportedProgram:
     backbone, batch = models.backbone, {0: Dim("B", min=1)}
     inputs = (torch.randn(EXAMPLES, *backbone.audio_shape),
               torch.randn(EXAMPLES, *backbone.image_shape))
-    return torch.export.export(STRATEGIES[strategy](models), inputs,
+    model = Exported(models.methods["prompt"], models.router if strategy == "routed" else None)
+    return torch.export.export(model, inputs,
                                dynamic_shapes={"audio": batch, "image": batch})
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser(__doc__)
     add = parser.add_argument
     add("run", type=Path, help="run folder that train.py made, with prompts")
     add("out", type=Path, help="the new .pt2 file; a .json file is made beside it")
-    add("--strategy", choices=STRATEGIES, default="routed",
+    add("--strategy", choices=["routed", "concat"], default="routed",
         help="prompts of the situation that the router picks, or all side by side; "
              "default: routed")
     args = parser.parse_args(argv)
@@ -82,7 +68,7 @@ def main(argv: list[str] | None = None) -> None:
     program = export(run, args.strategy)
     with whole_file(args.out) as file:
         torch.export.save(program, file)
-    write_settings(run, args.out)
+    write_file(args.out.with_suffix(".json"), (run.folder / "config.json").read_bytes())
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ python -m ptm_mini.lab.golden --compare mine.npz          compare a port's, whic
 
 docs/porting.md says which arrays to feed and to compare, in which order and how closely.
 """
-import argparse
 import sys
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -24,7 +23,7 @@ from ptm_mini.config import PRESETS, Situation, override
 from ptm_mini.data.audio import fbank, mel_filters, read_waveform, resample
 from ptm_mini.data.dataset import Normalisation, augment, collate, model_inputs
 from ptm_mini.data.image import read_image
-from ptm_mini.errors import InputError, run
+from ptm_mini.errors import InputError, new_parser, run
 from ptm_mini.evaluation import select_surest
 from ptm_mini.files import refuse_existing, whole_file
 from ptm_mini.lab.hooks import record
@@ -326,8 +325,7 @@ def compare(mine: Arrays, golden: Arrays) -> tuple[bool, int]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser(__doc__)
     parser.add_argument("file", type=Path, help="the new .npz file, or with --compare a port's")
     parser.add_argument("--compare", action="store_true", help="exit with status 1 for an error")
     args = parser.parse_args(argv)

@@ -5,7 +5,6 @@ python -m ptm_mini.lab.gpu
 For each method, in float32 and as with --bf16: samples a second and peak memory of steps on one
 batch; with 0, 4, 8 DataLoader workers the share of the time that the device waits for batches.
 """
-import argparse
 import gc
 import itertools
 import time
@@ -20,7 +19,7 @@ from ptm_mini.config import PRESETS, Config, Situation, override
 from ptm_mini.data.dataset import Normalisation, PreparedSet, collate
 from ptm_mini.data.manifest import Row
 from ptm_mini.evaluation import Table
-from ptm_mini.errors import InputError, run as run_command
+from ptm_mini.errors import InputError, new_parser, run as run_command
 from ptm_mini.lab.cost import CLASSES, Inputs, synchronise, take_step
 from ptm_mini.method.backbone import Backbone
 from ptm_mini.report import format_table
@@ -79,8 +78,7 @@ def measure_method(method: str, data: NoiseSet, size: int) -> Table:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser(__doc__)
     add = parser.add_argument
     add("--preset", choices=PRESETS, default="base", help="sizes of the model; default: base")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="any other setting")

@@ -2,13 +2,12 @@
 
 python -m ptm_mini.lab.stress runs/toy-1            prints the tables, draws stress.png
 """
-import argparse
 from collections.abc import Collection
 from itertools import chain, count
 
 from ptm_mini.config import DamageConfig, Situation, Strengths
 from ptm_mini.data.dataset import PreparedSet
-from ptm_mini.errors import run as run_command
+from ptm_mini.errors import new_parser, run as run_command
 from ptm_mini.evaluation import EvalSplit, Table, score_split
 from ptm_mini.lab.lines import lines
 from ptm_mini.method.damage import FURTHER_DRAWS, KINDS, Sample, damage_sample, draw_damage
@@ -61,8 +60,7 @@ def score(run: OpenRun, situation: Situation, sets: dict[str, StressedSet]) -> T
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser(__doc__)
     add_run_arguments(parser)
     args = parser.parse_args(argv)
     runs = open_runs(args)
@@ -83,9 +81,10 @@ def main(argv: list[str] | None = None) -> None:
                                    for kind in kinds}) for run in runs]
     for title, tables in content.items():
         print(f"{format_table(tables, title)}\n")
-    write(args.run / "stress.json", content)
+    name = f"stress{runs[0].suffix}"
+    write(args.run / f"{name}.json", content)
     title = f"Test accuracy by severity, {args.run.resolve().name}"
-    write(args.run / "stress.png", lines([panels], title, "times the training strength"))
+    write(args.run / f"{name}.png", lines([panels], title, "times the training strength"))
 
 
 if __name__ == "__main__":

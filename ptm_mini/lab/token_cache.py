@@ -5,7 +5,6 @@ train on a BackboneTail and a CachedSet in place of the backbone and the set. `p
 ptm_mini.lab.ablate RUN views` compares the two.
 """
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +36,7 @@ class BackboneTail(Backbone):
         return audio, image
 
 
-class CachedSet:
+class CachedSet(PreparedSet):
     """A PreparedSet whose batches hold tokens [B, N, D] in place of audio and image.
 
     An item's tokens are computed when it is first asked for, and stay in memory.
@@ -45,12 +44,9 @@ class CachedSet:
 
     def __init__(self, data: PreparedSet, backbone: Backbone, views: int):
         """views: copies of each training sample, with damage of their own; epochs take turns"""
+        vars(self).update(vars(data))         # all but its batches is shared
         self.data, self.backbone, self.views = data, backbone, views
         self.samples: dict[Item, Sample] = {}
-
-    def __getattr__(self, name: str) -> Any:
-        """Everything else is as in the set."""
-        return getattr(self.data, name)
 
     def loader(self, items: Sequence[Item], batch_size: int) -> Iterator[Sample]:
         """Yield the batches of items. Arguments as of PreparedSet.loader."""
@@ -64,7 +60,7 @@ class CachedSet:
     @torch.no_grad()
     def compute(self, items: Sequence[Item]) -> None:
         """Compute the tokens of items."""
-        device, samples = self.data.device, []
+        device, samples = self.device, []
         for batch in self.data.loader(items, BATCH_SIZE):
             tokens = self.backbone.encode(batch.audio.to(device), batch.image.to(device))
             audio, image = (x.to("cpu", DTYPE) for x in tokens)

@@ -2,7 +2,6 @@
 
 python -m ptm_mini.lab.tour runs/toy-1 docs/tour --sample siren-000-0
 """
-import argparse
 from pathlib import Path
 
 import soundfile
@@ -15,7 +14,7 @@ from ptm_mini.config import Situation
 from ptm_mini.data.audio import fbank, read_waveform
 from ptm_mini.data.dataset import PreparedSet
 from ptm_mini.data.image import read_image
-from ptm_mini.errors import InputError, run as run_command
+from ptm_mini.errors import InputError, new_parser, run as run_command
 from ptm_mini.lab import attention
 from ptm_mini.lab.hooks import record
 from ptm_mini.method.damage import Sample
@@ -109,8 +108,7 @@ def show_answers(run: OpenRun, batch: Sample, out: Path) -> None:
 
 @torch.no_grad()
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser(__doc__)
     add_run_arguments(parser)
     parser.add_argument("out", type=Path, help="folder for the pictures, made if need be")
     parser.add_argument("--sample", metavar="ID", required=True,

@@ -5,14 +5,13 @@ python -m ptm_mini.lab.weights runs/toy-1 toy.npz       toy.json gets what confi
 An array is named FILE STEM/PARAMETER, such as router/weight, prompt-together/sets.0.audio_input or
 backbone/audio_encoder.patches.weight; docs/porting.md explains the parameters.
 """
-import argparse
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from ptm_mini.checkpoint import Run, load_tensors, read_run
-from ptm_mini.errors import InputError, run as run_command
+from ptm_mini.errors import InputError, new_parser, run as run_command
 from ptm_mini.files import refuse_existing, whole_file, write_file
 from ptm_mini.training import METHODS, load_models, stages_of
 
@@ -23,11 +22,6 @@ def require_new(out: Path, suffix: str) -> None:
         raise InputError(f"{out}: expected a name that ends in {suffix}")
     refuse_existing(out)
     refuse_existing(out.with_suffix(".json"))
-
-
-def write_settings(run: Run, out: Path) -> None:
-    """Write beside `out` what config.json says."""
-    write_file(out.with_suffix(".json"), (run.folder / "config.json").read_bytes())
 
 
 def plain_name(name: str) -> str:
@@ -46,8 +40,7 @@ def read_arrays(run: Run) -> dict[str, np.ndarray]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser(__doc__)
     parser.add_argument("run", type=Path, help="run folder that train.py made")
     parser.add_argument("out", type=Path, help="the new .npz file; a .json file is made beside it")
     args = parser.parse_args(argv)
@@ -56,7 +49,7 @@ def main(argv: list[str] | None = None) -> None:
     arrays = read_arrays(run)
     with whole_file(args.out) as file:
         np.savez(file, **arrays)
-    write_settings(run, args.out)
+    write_file(args.out.with_suffix(".json"), (run.folder / "config.json").read_bytes())
 
 
 if __name__ == "__main__":

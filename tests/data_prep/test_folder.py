@@ -8,6 +8,7 @@ from PIL import Image
 from raw import LAYOUTS, make_samples, write_samples
 
 from data_prep import cifar10_av, folder, urbansound8k_av
+from data_prep.report import Facts, describe
 from ptm_mini.data.manifest import SPLITS, read_set
 from ptm_mini.errors import InputError
 
@@ -118,6 +119,11 @@ def test_what_is_left_out_is_named_and_unpaired_samples_may_be_kept(tmp_path, pr
     assert len(rows) == 20 and len(report["left_out"]) == 7
     assert [row.id for row in rows if not row.audio] == ["101-1-0-0", "105-1-0-0"]
     assert [row.id for row in rows if not row.image] == ["{0}"]
+
+
+def test_the_setting_for_an_hour_is_one_that_training_takes():
+    hour = describe([Facts("", "WAV", 3600.0)], "audio.seconds", 0.16, 0.015)
+    assert hour["takes 95% whole"] == "--set audio.seconds=3600.015"
 
 
 def test_the_reports_figures(tmp_path, prepare):

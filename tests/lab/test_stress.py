@@ -21,6 +21,18 @@ def test_severities_by_hand() -> None:
     assert stress.scale_strengths(twice, 2.0).audio_shift == 1.0                 # the whole
 
 
+def test_another_set_has_files_of_its_own(seeds_folder: Path, small_set: Path, tmp_path: Path,
+                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stress, "SEVERITIES", (0.0,))
+    run = shutil.copytree(seeds_folder / "seed-0", tmp_path / "run")
+    other = shutil.copytree(small_set, tmp_path / "other.v2")
+    rows = (other / "manifest.csv").read_text().splitlines(keepends=True)
+    (other / "manifest.csv").write_text("".join(rows[:-1]))
+    stress.main([str(run), "--data", str(other), "--device", "cpu"])
+    assert sorted(path.name for path in run.glob("stress*")) == [
+        "stress-other.v2.json", "stress-other.v2.png"]
+
+
 def test_severity_0_is_no_damage_and_1_the_runs_own(
         seeds_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture,
         monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,8 +62,8 @@ def test_epochs_take_turns_with_the_views(missing_set: Path, backbone: Backbone,
 
     first = read(1)
     assert not torch.equal(first, read(2))
-    batch, = samples.loader(100, 2, "head complete")
-    damaged, = TrainingSamples(data, tuple(Situation)).loader(100, 2, "head complete")
+    batch, = cached.loader(samples.items(2, "head complete"), 100)
+    damaged, = data.loader(samples.items(2, "head complete"), 100)
     for found, tokens in zip(batch[:2], backbone.encode(damaged.audio, damaged.image)):
         assert torch.allclose(found, tokens, atol=1e-6)
     assert torch.equal(batch.situation, damaged.situation) and batch.id == damaged.id
