@@ -58,7 +58,7 @@ class Run:
         """
         path = self.path(stage)
         content = load_tensors(path)
-        if content.get("stage") != stage or "weights" not in content:
+        if content.get("stage") != stage:
             raise InputError(f"{path}: is not the file of stage {stage!r}; expected a file that "
                              f"train.py saved under this name: restore it")
         if stage != "backbone" and content["backbone"] != self.trained_on:
