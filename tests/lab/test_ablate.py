@@ -62,7 +62,7 @@ def test_what_is_varied() -> None:
     assert {variant.reference for variant in ablate.length(config)} == {"P = 5"}
     assert [variant.x for variant in ablate.depth(config)] == [0, 1, 2, 4]
     rates = [variant.x for variant in ablate.learning_rate(config) if variant.method == "lora"]
-    assert rates == 2 * [0.004, 0.0123, 0.04]                # on all data, and on a tenth
+    assert rates == [0.001, 0.004, 0.01, 0.004, 0.0123, 0.04]     # on a tenth, and on all data
     budget = {variant.label: variant.reference for variant in ablate.budget(PRESETS["tiny"])}
     assert budget == {
         "prompts.length = 8": "prompts.length = 8", "lora.rank = 1": "prompts.length = 8",
@@ -73,6 +73,7 @@ def test_what_is_varied() -> None:
     assert few["full_mixed, 10%"] == {"train.fraction": 0.1, "train.full_mixed.epochs": 160,
                                       "train.full_mixed.learning_rate": 3e-4}
     assert few["full_mixed, 30%"] == {"train.fraction": 0.3, "train.full_mixed.epochs": 48}
+    assert few["head, 3%"]["train.head.learning_rate"] == 0.01            # a third, up to 10%
     assert "adapter, 3%" in few and "adapter, 10%" not in few
     assert few["adapter, 30%, 5 epochs"] == {"train.fraction": 0.3, "train.adapter.epochs": 5}
 
@@ -148,7 +149,7 @@ def test_a_variant_of_other_settings_is_refused_by_name(run: Path) -> None:
 def test_learning_rates_are_chosen_on_the_validation_split(
         run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ablate, "LEARNERS", ["head"])
-    monkeypatch.setattr(ablate, "FEW", 1.0)              # twice the same, so trained once
+    monkeypatch.setattr(ablate, "CURVE", ())                               # all data alone
     rows, = run_ablation(run, "learning_rate")["rows"]
     assert list(rows)[1:] == ["head, 100%, 0.01", "head, 100%, 0.03", "head, 100%, 0.09"]
     log = [line for line in read_run(run).read_log() if line["stage"].startswith("head")]
