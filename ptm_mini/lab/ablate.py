@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 LENGTHS, VIEWS = (1, 8, 32), (0, 1, 2, 4)
 SHARES, FEW = (0.03, 0.1, 0.3, 1.0), 0.1               # of the training data
 LEARNERS = [method for method in METHODS if method != "full_per_situation"]    # takes the longest
-CURVE = "prompt", "head", "lora", "full_mixed"         # one of each kind; the rest: least share
+CURVE = "prompt", "head", "lora", "full_mixed"         # one of each kind has all shares
 SIZES = {"prompt": "prompts.length", "lora": "lora.rank", "adapter": "adapter.bottleneck"}
 HEADS = {"": False, ", head": True}                          # part of a label: tune_head
 ALONE = {"train.together.epochs": 0, "router.passes": 1}     # case by case, as in the paper
@@ -112,18 +112,19 @@ def count_parameters(config: Config, method: str, size: int) -> int:
 def take_share(config: Config, method: str, share: float) -> dict[str, Any]:
     """Train on a share of the data, in more epochs: as many samples pass as with all of it.
 
-    Up to FEW at a third of the learning rate: AV-MNIST's validation split prefers no more.
+    Up to FEW at a third of the learning rate, which is no worse on AV-MNIST's validation split.
     """
     settings, epochs = flatten(config), f"train.{method}.epochs"
     changes = {"train.fraction": share, epochs: settings[epochs] * round(1 / share)}
     if share <= FEW:
         rate = f"train.{method}.learning_rate"
-        changes[rate] = third(settings[rate])
+        changes[rate] = scale(settings[rate], 1 / 3)
     return changes
 
 
-def third(rate: float) -> float:
-    return float(f"{rate / 3:.1g}")
+def scale(rate: float, factor: float) -> float:
+    """Multiply a learning rate; the product has one significant digit."""
+    return float(f"{rate * factor:.1g}")
 
 
 def fraction(config: Config) -> list[Variant]:
@@ -148,7 +149,7 @@ def learning_rate(config: Config) -> list[Variant]:
         for share in (FEW, 1.0) if method in CURVE else (1.0,):
             changes, line = take_share(config, method, share), f"{method}, {share:.0%}"
             current = changes.get(key, flatten(config)[key])
-            for rate in third(current), current, float(f"{current * 3:.1g}"):
+            for rate in scale(current, 1 / 3), current, scale(current, 3):
                 variants.append(Variant(f"{line}, {rate:g}", method, {**changes, key: rate},
                                         f"{line}, {current:g}", line, rate))
     return variants
